@@ -1,0 +1,153 @@
+"""create_app: the one place where the parts of the node are joined. No logic."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from flask import Flask
+from flask_migrate import Migrate
+from sqlalchemy import Engine
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from events.server import SocketFace
+from grid_node.adapters import KeyGate, ResultSignatures, StoredUploads, WorkerAuthentication, WorkerRegistry
+from grid_node.blobs.factory import make_blobs
+from grid_node.cli import register_commands
+from grid_node.clock import Clock, SystemClock
+from grid_node.database import DirectStore, GroupCommitStore, Offload, Store, db, engine_options, set_pragmas
+from grid_node.generation.dispatch import Dispatcher
+from grid_node.generation.leases import Leases
+from grid_node.generation.lifecycle import Lifecycle
+from grid_node.generation.tasks import Tasks
+from grid_node.generation.tending import Tending
+from grid_node.generation.verdicts import Verdicts
+from grid_node.generation.work import Work
+from grid_node.http import register_routes
+from grid_node.identity.challenge import Authenticator
+from grid_node.identity.limits import DatabaseLimiter, Limiter
+from grid_node.identity.node_key import NodeKey
+from grid_node.identity.redis_limits import RedisLimiter
+from grid_node.identity.service import KeyService
+from grid_node.identity.standing import AllowList
+from grid_node.jobs.queue import JobQueue, make_huey
+from grid_node.jobs.scoring import ScoringJobs
+from grid_node.jobs.supervisor import Supervisor
+from grid_node.jobs.worker_settings import scoring_settings
+from grid_node.kinds import load_kinds
+from grid_node.metrics import Metrics
+from grid_node.node import Node
+from grid_node.secret import node_secret
+from grid_node.services import Services
+from grid_node.settings import Settings
+from grid_node.streams.bells import Bells
+from grid_node.streams.service import Streams
+from grid_node.uploads.service import UploadService
+
+
+def create_app(settings: Settings | None = None, *, clock: Clock | None = None, **overrides: Any) -> Flask:
+    """The Flask app with every service, route, event and command. Nothing runs in the background before
+    `app.extensions["grid_node"].start()`. Raises BadSetting."""
+    settings = settings or Settings.load(**overrides)
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    app = Flask("grid_node")
+    engine = _database(app, settings)
+    offload = _offload(settings.async_mode)
+    services = _services(settings, clock or SystemClock(), _store(engine, settings, offload), offload)
+    app.extensions["grid"] = services
+    sockets = SocketFace(app, services)
+    register_routes(app, services, sockets.server)
+    register_commands(app)
+    if settings.trusted_proxies:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies)  # type: ignore[method-assign]
+    app.extensions["grid_node"] = Node(services, sockets)
+    return app
+
+
+def _database(app: Flask, settings: Settings) -> Engine:
+    app.config["SQLALCHEMY_DATABASE_URI"] = settings.database
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = engine_options(settings.database, settings.db_pool)
+    db.init_app(app)
+    Migrate(app, db, directory=str(Path(__file__).parent / "migrations"))
+    with app.app_context():
+        engine = db.engine
+    if engine.dialect.name == "sqlite":
+        set_pragmas(engine)
+    return engine
+
+
+def _offload(async_mode: str) -> Offload:
+    """How a call leaves the hub: eventlet's thread pool, or not at all where every thread is a real one."""
+    if async_mode == "eventlet":
+        from eventlet import tpool  # noqa: PLC0415 - only this mode knows eventlet
+
+        return tpool.execute  # type: ignore[no-any-return]
+    return _call
+
+
+def _call(function: Callable[..., Any], *args: Any) -> Any:
+    return function(*args)
+
+
+def _store(engine: Engine, settings: Settings, offload: Offload) -> Store:
+    if engine.dialect.name == "sqlite":
+        return GroupCommitStore(engine, offload, batch=settings.commit_batch, lock_timeout=settings.lock_timeout)
+    return DirectStore(engine)
+
+
+def _services(settings: Settings, clock: Clock, store: Store, offload: Offload) -> Services:
+    data = settings.data_dir.resolve()
+    node_key = NodeKey.load(settings)
+    keys = KeyService(store, clock, settings)
+    limiter: Limiter = RedisLimiter(settings.redis_url) if settings.redis_url else DatabaseLimiter()
+    metagraph = AllowList(store, clock)
+    blobs = make_blobs(settings.blobs, data / "blob-cache", offload)
+    uploads = UploadService(store, blobs, clock, data / "uploads", offload)
+    kinds = load_kinds(scoring_settings(settings), node_secret(data))
+    streams = Streams(store)
+    bells = Bells(data)
+    streams.ring = bells.ring
+    lifecycle = Lifecycle(streams, settings)
+    verdicts = Verdicts(streams, lifecycle, settings)
+    leases = Leases(store, clock, settings, streams, lifecycle, verdicts, kinds, node_key.hotkey)
+    dispatcher = Dispatcher(store, clock, settings, leases, lifecycle)
+    work = Work(
+        store,
+        clock,
+        settings,
+        streams,
+        leases,
+        dispatcher,
+        blobs,
+        StoredUploads(store, uploads),
+        WorkerRegistry(metagraph),
+        ResultSignatures(node_key.hotkey),
+        kinds,
+    )
+    jobs = ScoringJobs(store, clock, settings, verdicts)
+    return Services(
+        settings=settings,
+        clock=clock,
+        store=store,
+        keys=keys,
+        limiter=limiter,
+        metagraph=metagraph,
+        node_key=node_key,
+        streams=streams,
+        bells=bells,
+        blobs=blobs,
+        uploads=uploads,
+        kinds=kinds,
+        lifecycle=lifecycle,
+        tasks=Tasks(store, clock, settings, streams, lifecycle, KeyGate(keys, limiter)),
+        leases=leases,
+        work=work,
+        dispatcher=dispatcher,
+        tending=Tending(store, clock, settings, leases, lifecycle),
+        scoring_jobs=jobs,
+        job_queue=JobQueue(make_huey(settings)),
+        supervisor=Supervisor(settings, settings.scoring_processes, jobs.process_died),
+        metrics=Metrics(),
+        authentication=WorkerAuthentication(
+            settings, clock, keys, Authenticator(node_key, metagraph, clock, settings), node_key, kinds
+        ),
+    )

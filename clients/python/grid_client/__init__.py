@@ -1,0 +1,3 @@
+"""Clients and workers of a grid node."""
+
+__version__ = "0.1.0"

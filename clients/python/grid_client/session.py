@@ -1,0 +1,172 @@
+"""One Socket.IO connection: calls with acknowledgements and deadlines, pushes, and the news of its end.
+
+A session is used once. Whoever needs a lasting connection opens a new session after `ConnectionLost`.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import TimeoutError as FutureTimeout
+from typing import Any
+
+import engineio
+import socketio
+
+from grid_client.errors import ConnectionLost, DeadlineExceeded, GridError
+
+log = logging.getLogger(__name__)
+
+Push = Callable[[Any], None]
+CONNECT_TIMEOUT = 10.0
+"""Seconds for TCP, the WebSocket upgrade and the namespace, each."""
+CLOSE_TIMEOUT = 0.2
+
+
+class _OrderedEngine(engineio.Client):
+    """Engine.IO that hands messages on one after the other.
+
+    The stock client starts a thread for each message, so pushes overtake each other and binary parts can be
+    attached to the wrong event.
+    """
+
+    def _trigger_event(self, event: str, *args: Any, **options: Any) -> Any:
+        if event == "message":
+            options["run_async"] = False
+        return super()._trigger_event(event, *args, **options)
+
+    def disconnect(self, *args: Any, **options: Any) -> None:
+        """Leaves without the 3 s that websocket-client waits for a close frame which the read loop took."""
+        if self.ws is not None:
+            self.ws.close = functools.partial(self.ws.close, timeout=CLOSE_TIMEOUT)
+        super().disconnect(*args, **options)
+
+
+class _OrderedClient(socketio.Client):
+    def _engineio_client_class(self) -> type[engineio.Client]:
+        return _OrderedEngine
+
+
+class Session:
+    def __init__(
+        self,
+        url: str,
+        namespace: str = "/",
+        pushes: Mapping[str, Push] | None = None,
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`pushes` are called in the order of the events, `on_end` once, when the connection is over."""
+        self._url = url
+        self._namespace = namespace
+        self._on_end = on_end
+        self._refusal: GridError | None = None
+        self._pending: set[Future[Any]] = set()
+        self._lock = threading.Lock()
+        self._send_lock = threading.Lock()
+        self.ended = threading.Event()
+        self.closing: GridError | None = None
+        """The node's `closing` message, if it sent one."""
+        self._socket = _OrderedClient(reconnection=False, handle_sigint=False, request_timeout=CONNECT_TIMEOUT)
+        self._socket.on("connect_error", self._refused, namespace=namespace)
+        self._socket.on("disconnect", self._lost, namespace=namespace)
+        self._socket.on("closing", self._told_to_close, namespace=namespace)
+        for event, push in (pushes or {}).items():
+            self._socket.on(event, push, namespace=namespace)
+
+    def connect(self, auth: Mapping[str, Any] | None = None) -> None:
+        """Raises GridError with the node's refusal, or ConnectionLost."""
+        try:
+            self._socket.connect(
+                self._url,
+                auth=dict(auth or {}),
+                namespaces=[self._namespace],
+                transports=["websocket"],
+                wait_timeout=CONNECT_TIMEOUT,
+            )
+        except socketio.exceptions.ConnectionError as error:
+            self.close()
+            raise self._refusal or ConnectionLost(f"cannot connect to {self._url}: {error}") from None
+
+    def call(self, event: str, data: object, timeout: float) -> dict[str, Any]:
+        """The ack of an event. Raises GridError for a refusal, ConnectionLost, or DeadlineExceeded."""
+        return self.wait(self.send(event, data), timeout)
+
+    def send(self, event: str, data: object) -> Future[Any]:
+        """Emits and returns the coming ack; the future also ends when the connection does."""
+        answer: Future[Any] = Future()
+        with self._lock:
+            if self.ended.is_set():
+                raise ConnectionLost
+            self._pending.add(answer)
+        answer.add_done_callback(self._forget)
+        try:
+            with self._send_lock:  # python-socketio: emit is not thread safe
+                self._socket.emit(event, data, namespace=self._namespace, callback=_settler(answer))
+        except socketio.exceptions.SocketIOError as error:
+            answer.cancel()
+            raise ConnectionLost(str(error)) from None
+        return answer
+
+    def wait(self, answer: Future[Any], timeout: float) -> dict[str, Any]:
+        try:
+            body = answer.result(timeout)
+        except FutureTimeout:
+            answer.cancel()
+            raise DeadlineExceeded(f"no answer within {timeout:g} s") from None
+        if not isinstance(body, dict):
+            raise GridError("bad_answer", "the node's ack is no object")
+        if body.get("success") is False:
+            raise GridError.from_body(body)
+        return body
+
+    def close(self) -> None:
+        self._end(ConnectionLost("the session was closed"))
+        try:
+            self._socket.disconnect()
+        except (socketio.exceptions.SocketIOError, OSError, ValueError):
+            log.debug("socket was already gone", exc_info=True)
+
+    def _refused(self, data: object = None) -> None:
+        inner = data.get("data") if isinstance(data, Mapping) else None
+        if isinstance(inner, Mapping):
+            self._refusal = GridError.from_body(inner)
+
+    def _told_to_close(self, data: object = None) -> None:
+        self.closing = GridError.from_body(data)
+
+    def _lost(self, reason: object = None) -> None:
+        self._end(self.closing or ConnectionLost(f"connection ended: {reason}"))
+
+    def _end(self, error: GridError) -> None:
+        with self._lock:
+            if self.ended.is_set():
+                return
+            self.ended.set()
+            pending = list(self._pending)
+        for answer in pending:
+            _settle(answer, error)
+        self._on_end()
+
+    def _forget(self, answer: Future[Any]) -> None:
+        with self._lock:
+            self._pending.discard(answer)
+
+
+def _settler(answer: Future[Any]) -> Callable[..., None]:
+    def settle(*arguments: object) -> None:
+        _settle(answer, arguments[0] if arguments else None)
+
+    return settle
+
+
+def _settle(answer: Future[Any], outcome: object) -> None:
+    try:
+        if isinstance(outcome, GridError):
+            answer.set_exception(outcome)
+        else:
+            answer.set_result(outcome)
+    except InvalidStateError:
+        log.debug("an answer came after its deadline")

@@ -1,0 +1,1 @@
+"""The Socket.IO face: one module a namespace or family, one place for connections, one module that emits."""

@@ -1,0 +1,86 @@
+"""The Socket.IO face as a whole: its server, its namespaces, and what ends connections from outside."""
+
+import logging
+from typing import Any
+
+from flask import Flask
+from flask_socketio import SocketIO
+
+from events.connection import ClientSessions, error_to_ack
+from events.generation import GenerationEvents
+from events.publisher import BLACKLISTED, CLIENTS, DEREGISTERED, KEY_REMOVED, SHUTDOWN, WORKERS, Publisher
+from events.workers import WorkerEvents
+from grid_node.errors import Blacklisted, GridError, NotRegistered
+from grid_node.identity.standing import admit
+from grid_node.services import Services
+from grid_node.wire.events import Events
+from grid_node.wire.limits import WireLimits
+from grid_node.wire.server import attach, build_server
+
+log = logging.getLogger(__name__)
+
+
+class SocketFace:
+    """Everything that speaks Socket.IO in this process."""
+
+    def __init__(self, app: Flask, services: Services) -> None:
+        settings = services.settings
+        self._services = services
+        self.server = build_server(
+            async_mode=settings.async_mode,
+            limits=WireLimits(message_bytes=settings.message_max, connections=settings.sockets_max),
+            error_body=error_to_ack,
+            observe=self._observe,
+            cors_allowed_origins=_origins(settings.cors_origins),
+        )
+        self.publisher = Publisher(self.server)
+        self.clients = ClientSessions(services)
+        self.workers = WorkerEvents(services, self.server, self.publisher)
+        events = Events(self.server, CLIENTS)
+        events.on_connect(self.clients.connect)
+        events.on_disconnect(self.clients.disconnect)
+        GenerationEvents(services, self.clients, self.publisher).register(events)
+        self.workers.register(Events(self.server, WORKERS))
+        self.extension = SocketIO(app, async_mode=settings.async_mode)
+        attach(self.extension, self.server)
+
+    def drop_invalid(self) -> None:
+        """Cut every socket whose key is no longer in force, and every worker that may no longer work."""
+        held = self.clients.keys() | self.workers.keys()
+        gone = held - self._services.keys.in_force(held) if held else set()
+        for key_id in gone:
+            for sid in self.clients.of_key(key_id):
+                self.publisher.closing(sid, CLIENTS, KEY_REMOVED)
+            for sid in self.workers.of_key(key_id):
+                self.publisher.closing(sid, WORKERS, KEY_REMOVED)
+        for sid, worker in self.workers.hotkeys().items():
+            self._recheck(sid, worker)
+
+    def _recheck(self, sid: str, worker: Any) -> None:
+        try:
+            admit(self._services.metagraph, worker.public_key)
+        except NotRegistered:
+            self.publisher.closing(sid, WORKERS, DEREGISTERED)
+        except Blacklisted:
+            self.publisher.closing(sid, WORKERS, BLACKLISTED)
+        except GridError:
+            return  # not known now: whoever is in stays in
+        else:
+            return
+        self._services.leases.revoke(worker.identity)
+
+    def shut_down(self) -> None:
+        """Tell every socket that this process ends, then let them go."""
+        for sid in self.clients.all():
+            self.publisher.closing(sid, CLIENTS, SHUTDOWN)
+        for sid in self.workers.sids():
+            self.publisher.closing(sid, WORKERS, SHUTDOWN)
+        self.server.eio.close_all()
+
+    def _observe(self, event: str, seconds: float) -> None:
+        self._services.metrics.ack.labels(event).observe(seconds)
+
+
+def _origins(text: str) -> Any:
+    """What python-socketio expects: `*`, or a list of origins."""
+    return "*" if text == "*" else [origin.strip() for origin in text.split(",") if origin.strip()]

@@ -1,0 +1,102 @@
+"""What a store of blobs promises. A blob is immutable bytes under their sha256."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from grid_node.errors import NotFound
+
+CHUNK = 256 * 1024
+"""Bytes that are read, written and hashed at a time: what one waiting greenlet or thread holds in memory."""
+
+Offload = Callable[..., Any]
+"""Calls a function with arguments off the hub and returns its result: tpool.execute, or a plain call.
+
+What runs there neither logs nor touches locks, sockets or the database.
+"""
+
+Referenced = Callable[[list[str]], set[str]]
+"""Those of the given digests that some row still names."""
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Blob:
+    """`sha256` in lower hex, `size` in bytes."""
+
+    sha256: str
+    size: int
+
+
+class BlobWriter(Protocol):
+    """Bytes on their way in. As a context manager it leaves nothing behind unless `commit` was called."""
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+
+    def write(self, chunk: bytes) -> None:
+        """Raises AssetTooLarge, before anything of `chunk` is written, and StoreFull."""
+
+    def commit(self) -> Blob:
+        """The bytes are durable under their digest when this returns. Raises StoreFull."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Blobs(Protocol):
+    """Content-addressed bytes.
+
+    A blob appears whole or not at all, and storing it again renews its age. Reading an unknown or malformed
+    digest raises NotFound. StoreFull when there is no room, StoreUnavailable when the medium fails; then
+    nothing is kept.
+    """
+
+    def writer(self, max_bytes: int) -> BlobWriter: ...
+
+    def put(self, content: bytes) -> Blob: ...
+
+    def adopt(self, file: Path, blob: Blob) -> Blob:
+        """Take over a complete local file whose digest the caller computed; the file is gone afterwards."""
+
+    def open(self, sha256: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """The bytes from `offset`, at most `length` of them, in pieces of at most CHUNK.
+
+        NotFound is raised by this call, not by the first piece; a reader that began keeps its bytes when the
+        blob is deleted meanwhile.
+        """
+
+    def size(self, sha256: str) -> int: ...
+
+    def path(self, sha256: str) -> Path:
+        """A local file with the bytes, to be read only; a remote store fetches a copy first."""
+
+    def delete(self, sha256: str) -> None:
+        """Deleting what is not there is no error."""
+
+    def sweep(self, referenced: Referenced, older_than: float) -> int:
+        """Delete unreferenced blobs and abandoned writes last stored before `older_than` (epoch seconds).
+
+        Returns the number of blobs deleted. A blob that is stored again meanwhile survives.
+        """
+
+
+def checked(sha256: str) -> str:
+    """`sha256` if it is a digest; no other text may become part of a path."""
+    if not _DIGEST.fullmatch(sha256):
+        raise NotFound
+    return sha256
+
+
+def address(sha256: str) -> str:
+    """Place of a blob below the root: `ab/cd/<sha256>`."""
+    checked(sha256)
+    return f"{sha256[:2]}/{sha256[2:4]}/{sha256}"

@@ -1,0 +1,32 @@
+"""How commands of an operator end: 0 done, 1 nothing was changed, 2 the configuration is wrong."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+from sqlalchemy.exc import SQLAlchemyError
+
+from grid_node.errors import GridError, InvalidHotkey, StoreFull, StoreUnavailable
+from grid_node.identity.refusal import Refused
+
+NO_DATABASE = "The database is not available: check GRID_DATABASE_URL and run `flask db upgrade`"
+
+
+@contextmanager
+def answers(no_database: str = NO_DATABASE) -> Iterator[None]:
+    """Turns what a service raised into one line on stderr and an exit status."""
+    try:
+        yield
+    except (Refused, InvalidHotkey) as refusal:
+        raise fail(str(refusal), 1) from None
+    except (StoreUnavailable, SQLAlchemyError):
+        raise fail(no_database, 2) from None
+    except StoreFull as error:
+        raise fail(error.message, 2) from None
+    except GridError as error:
+        raise fail(error.message, 1) from None
+
+
+def fail(text: str, status: int) -> click.exceptions.Exit:
+    click.echo(text, err=True)
+    return click.exceptions.Exit(status)

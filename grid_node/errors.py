@@ -1,0 +1,303 @@
+"""One tree of errors. Each class is one row of the error table: a stable code, an HTTP status, a text.
+
+A face turns an error into an answer with `body()`; the same body is a Socket.IO ack and an HTTP answer.
+Extra keyword arguments become members of that body (`retry_after`, `fields`, `limit`, ...).
+"""
+
+from typing import Any, ClassVar
+
+
+class GridError(Exception):
+    """The root. Raised itself only for a fault of ours that reached a face."""
+
+    code: ClassVar[str] = "internal_error"
+    status: ClassVar[int] = 500
+    text: ClassVar[str] = "Internal Server Error"
+
+    def __init__(self, text: str | None = None, **data: Any) -> None:
+        self.message = text or type(self).text
+        self.data = data
+        super().__init__(self.message)
+
+    @property
+    def retry_after(self) -> int | None:
+        """Whole seconds after which the same request may succeed, if that is known."""
+        return self.data.get("retry_after")
+
+    def body(self) -> dict[str, Any]:
+        return {
+            "success": False,
+            "error": self.message,
+            "code": self.code,
+            "status": self.status,
+            **self.data,
+        }
+
+
+def error_table() -> dict[str, type[GridError]]:
+    """Every error class by its code, for the reference and its test."""
+    table: dict[str, type[GridError]] = {}
+    pending = [GridError]
+    while pending:
+        error = pending.pop()
+        table.setdefault(error.code, error)
+        pending.extend(error.__subclasses__())
+    return dict(sorted(table.items()))
+
+
+# --- 400: the request itself ---------------------------------------------------------------------------
+
+
+class InvalidPayload(GridError):
+    """`fields` names what is wrong, member by member."""
+
+    code, status, text = "invalid_payload", 400, "Invalid payload format"
+
+
+class InvalidJson(GridError):
+    code, status, text = "invalid_json", 400, "Invalid JSON"
+
+
+class InvalidMessage(GridError):
+    code, status, text = "invalid_message", 400, "Invalid message"
+
+
+class InvalidHotkey(GridError):
+    code, status, text = "invalid_hotkey", 400, "Invalid hotkey"
+
+
+class BodyIncomplete(GridError):
+    code, status, text = "body_incomplete", 400, "The body ended before its announced length"
+
+
+# --- 401, 403: who is asking -----------------------------------------------------------------------------
+
+
+class MissingKey(GridError):
+    code, status, text = "missing_key", 401, "API key is missing."
+
+
+class InvalidKey(GridError):
+    code, status, text = "invalid_key", 401, "Invalid API Key"
+
+
+class NotAuthenticated(GridError):
+    code, status, text = "not_authenticated", 401, "Authenticate first"
+
+
+class MissingAuth(GridError):
+    code, status, text = "missing_auth", 401, "Authentication is missing"
+
+
+class AuthFailed(GridError):
+    code, status, text = "auth_failed", 401, "Invalid authentication"
+
+
+class BadSignature(GridError):
+    code, status, text = "bad_signature", 401, "Invalid signature"
+
+
+class WrongReceiver(GridError):
+    code, status, text = "wrong_receiver", 401, "The message is addressed to another node"
+
+
+class StaleTimestamp(GridError):
+    """`server_time` carries the node's clock."""
+
+    code, status, text = "stale_timestamp", 401, "Timestamp is outside the accepted window"
+
+
+class ReplayedRequest(GridError):
+    code, status, text = "replayed_request", 401, "This request was used before"
+
+
+class Forbidden(GridError):
+    code, status, text = "forbidden", 403, "The API key lacks the scope for this"
+
+
+class NotRegistered(GridError):
+    code, status, text = "not_registered", 403, "Unregistered hotkey"
+
+
+class Blacklisted(GridError):
+    code, status, text = "blacklisted", 403, "Hotkey is blacklisted"
+
+
+class SenderMismatch(GridError):
+    code, status, text = "sender_mismatch", 403, "The sender is not the authenticated hotkey"
+
+
+# --- 404 to 422: what it is about ------------------------------------------------------------------------
+
+
+class NotFound(GridError):
+    code, status, text = "not_found", 404, "Not found"
+
+
+class UnknownEvent(GridError):
+    code, status, text = "unknown_event", 404, "Unknown event"
+
+
+class TaskNotFound(GridError):
+    code, status, text = "task_not_found", 404, "Task not found."
+
+
+class ResultNotFound(GridError):
+    code, status, text = "result_not_found", 404, "Result not found."
+
+
+class LeaseNotFound(GridError):
+    code, status, text = "lease_not_found", 404, "Lease not found."
+
+
+class UploadNotFound(GridError):
+    code, status, text = "upload_not_found", 404, "Upload not found."
+
+
+class MethodNotAllowed(GridError):
+    code, status, text = "method_not_allowed", 405, "Method not allowed"
+
+
+class FormatNotAvailable(GridError):
+    code, status, text = "format_not_available", 406, "This format is not available for the result"
+
+
+class IdempotencyConflict(GridError):
+    code, status, text = "idempotency_conflict", 409, "The idempotency key was used with another request"
+
+
+class SeqAhead(GridError):
+    """`last_seq` is the newest there is."""
+
+    code, status, text = "seq_ahead", 409, "after_seq is beyond the last update"
+
+
+class AlreadySubmitted(GridError):
+    code, status, text = "already_submitted", 409, "Another result was submitted for this lease"
+
+
+class AlreadyAuthenticated(GridError):
+    code, status, text = "already_authenticated", 409, "Already authenticated"
+
+
+class OffsetMismatch(GridError):
+    code, status, text = "offset_mismatch", 409, "Upload-Offset is not the current offset"
+
+
+class UploadBusy(GridError):
+    code, status, text = "upload_busy", 409, "Another request writes to this upload"
+
+
+class ResultExpired(GridError):
+    code, status, text = "result_expired", 410, "The asset is past its time"
+
+
+class LeaseClosed(GridError):
+    """`reason` says why the work is pointless."""
+
+    code, status, text = "lease_closed", 410, "The lease is closed"
+
+
+class UploadExpired(GridError):
+    code, status, text = "upload_expired", 410, "The upload is past its time"
+
+
+class LengthRequired(GridError):
+    code, status, text = "length_required", 411, "Content-Length is required"
+
+
+class TusVersion(GridError):
+    code, status, text = "tus_version", 412, "Tus-Resumable must be 1.0.0"
+
+
+class PromptTooLong(GridError):
+    code, status, text = "prompt_too_long", 413, "The prompt is too long"
+
+
+class MessageTooLarge(GridError):
+    """`limit` in bytes, `upload_url` where a larger one may go."""
+
+    code, status, text = "message_too_large", 413, "Message too large"
+
+
+class AssetTooLarge(GridError):
+    code, status, text = "asset_too_large", 413, "The asset is too large"
+
+
+class UploadTooLarge(GridError):
+    code, status, text = "upload_too_large", 413, "The upload is too large"
+
+
+class UnsupportedMediaType(GridError):
+    code, status, text = "unsupported_media_type", 415, "Unsupported content type"
+
+
+class RangeNotSatisfiable(GridError):
+    code, status, text = "range_not_satisfiable", 416, "Range not satisfiable"
+
+
+class Sha256Mismatch(GridError):
+    code, status, text = "sha256_mismatch", 422, "sha256 differs from the bytes"
+
+
+class UpgradeRequired(GridError):
+    code, status, text = "upgrade_required", 426, "This address speaks WebSocket"
+
+
+class ChecksumMismatch(GridError):
+    """Status 460 is the tus 1.0.0 checksum extension's own."""
+
+    code, status, text = "checksum_mismatch", 460, "Upload-Checksum differs from the bytes"
+
+
+# --- 429, 5xx: not now -----------------------------------------------------------------------------------
+
+
+class RateLimited(GridError):
+    """`retry_after` in whole seconds; null when the key may never create."""
+
+    code, status, text = "rate_limited", 429, "Too Many Requests"
+
+
+class TooManyActiveTasks(GridError):
+    code, status, text = "too_many_active_tasks", 429, "Too many unfinished tasks"
+
+
+class TooManyBadKeys(GridError):
+    code, status, text = "too_many_bad_keys", 429, "Too many wrong API keys from this address"
+
+
+class TooManyPulls(GridError):
+    code, status, text = "too_many_pulls", 429, "Too many pulls with no room for work"
+
+
+class TooManyInFlight(GridError):
+    code, status, text = "too_many_in_flight", 429, "Too many unanswered requests on this connection"
+
+
+class QueueFull(GridError):
+    code, status, text = "queue_full", 503, "The queue is full"
+
+
+class PublicApiDisabled(GridError):
+    code, status, text = "public_api_disabled", 503, "The public API is switched off"
+
+
+class ServerFull(GridError):
+    code, status, text = "server_full", 503, "Too many connections"
+
+
+class StoreUnavailable(GridError):
+    code, status, text = "store_unavailable", 503, "The database is not available"
+
+
+class ChainUnavailable(GridError):
+    code, status, text = "chain_unavailable", 503, "The registration of this hotkey is not known now"
+
+
+class ShuttingDown(GridError):
+    code, status, text = "shutting_down", 503, "Server Shutdown"
+
+
+class StoreFull(GridError):
+    code, status, text = "store_full", 507, "No room left to store this"

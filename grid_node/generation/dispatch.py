@@ -1,0 +1,331 @@
+"""Dispatch: waiting pulls meet open tasks. No polling: a pull, a new task or a freed slot wakes the loop.
+
+One round is one transaction: every fresh pull is looked at (live leases, cooldown, room for work), then open
+tasks are handed out, keys in turn, to the workers that have been idle longest.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from math import ceil
+from typing import Any
+
+from sqlalchemy import bindparam, func, insert, select, update
+
+from grid_node.clock import Clock
+from grid_node.database import Store, Transaction
+from grid_node.errors import GridError, StoreUnavailable, TooManyPulls
+from grid_node.generation import workers
+from grid_node.generation.leases import Leases
+from grid_node.generation.lifecycle import Lifecycle
+from grid_node.generation.tables import Copy, KeyTurn, Task
+from grid_node.settings import Settings
+
+log = logging.getLogger(__name__)
+
+tasks = Task.__table__
+copies = Copy.__table__
+turns = KeyTurn.__table__
+
+CANDIDATES = 128
+"""Open tasks looked at in one round."""
+USELESS_PULLS = 10
+"""Pulls a minute without room for work (cooldown, full hands) before they are refused."""
+
+_RANK = func.row_number().over(partition_by=tasks.c.key_id, order_by=tasks.c.number).label("rank")
+_SLOT_FREE = tasks.c.open_slots > 0
+_OPEN = (
+    select(tasks, func.coalesce(turns.c.turn, 0).label("turn"), _RANK)
+    .join(turns, turns.c.key_id == tasks.c.key_id, isouter=True)
+    .where(tasks.c.finished_at.is_(None), tasks.c.deadline > bindparam("now"))
+)
+_FOR_ALL = _OPEN.where(_SLOT_FREE).order_by("rank", "turn", tasks.c.number).limit(CANDIDATES)
+_FOR_STRONG = _OPEN.where(_SLOT_FREE | ~tasks.c.strong_taken).order_by("rank", "turn", tasks.c.number).limit(CANDIDATES)
+_HAD = select(copies.c.task_id, copies.c.worker).where(copies.c.task_id.in_(bindparam("ids", expanding=True)))
+_TAKE_SLOT = (
+    update(tasks)
+    .where(tasks.c.id == bindparam("task_id"), tasks.c.finished_at.is_(None))
+    .values(
+        open_slots=tasks.c.open_slots - bindparam("slot"),
+        strong_taken=bindparam("is_strong"),
+        attempts=tasks.c.attempts + 1,
+        settle_at=None,
+        due_at=bindparam("due"),
+    )
+)
+_START = update(tasks).where(tasks.c.id == bindparam("task_id")).values(started_at=bindparam("now"))
+_TURN = update(turns).where(turns.c.key_id == bindparam("key")).values(turn=bindparam("number"))
+_NEWEST = select(func.coalesce(func.max(turns.c.turn), 0))
+
+
+@dataclass(eq=False)
+class Pull:
+    """One worker's request for work. `strong` None: judged by its scores."""
+
+    worker: str
+    kinds: tuple[str, ...]
+    formats: tuple[str, ...]
+    max_parallel: int
+    holding: frozenset[str]
+    strong: bool | None = None
+    fresh: bool = True
+    idle_since: float = 0.0
+    answer: dict[str, Any] | None = None
+    error: GridError | None = None
+    done: threading.Event = field(default_factory=threading.Event)
+
+    def resolve(self, answer: dict[str, Any]) -> None:
+        self.answer = answer
+        self.done.set()
+
+
+def no_task(retry_after: int = 0, cooldown: dict[str, Any] | None = None, **extra: Any) -> dict[str, Any]:
+    return {"success": True, "task": None, "retry_after": retry_after, "cooldown": cooldown, **extra}
+
+
+@dataclass
+class _Offer:
+    """An open task in a round, with what the round has already taken of it."""
+
+    task: Any
+    had: set[str]
+    slots: int
+    strong_taken: bool
+    started: bool
+
+
+class Dispatcher:
+    """Holds this process's waiting pulls and gives them work."""
+
+    def __init__(self, store: Store, clock: Clock, settings: Settings, leases: Leases, lifecycle: Lifecycle) -> None:
+        self._store = store
+        self._clock = clock
+        self._settings = settings
+        self._leases = leases
+        self._lifecycle = lifecycle
+        self._waiting: dict[str, Pull] = {}
+        self._idle_since: dict[str, float] = {}
+        self._useless: dict[str, list[float]] = {}
+        self._lock = threading.RLock()
+        self._wake = threading.Event()
+        self._stopping = False
+        self.observe: Callable[[float], None] = lambda _seconds: None
+        """Hears the seconds from a task's acceptance (or a slot's reopening) to its grant."""
+
+    def start(self) -> None:
+        threading.Thread(target=self._loop, name="grid-dispatch", daemon=True).start()
+
+    def stop(self) -> None:
+        self._stopping = True
+        self.signal()
+
+    def signal(self) -> None:
+        """Something changed that may give a waiting worker a task."""
+        self._wake.set()
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def pull(self, pull: Pull, wait_s: float) -> dict[str, Any]:
+        """A lease, or none after at most `wait_s` seconds. A newer pull of the same worker ends this one."""
+        self._enter(pull)
+        # What a fresh pull is told at once still takes one round, hence the extra seconds.
+        if not pull.done.wait(wait_s) and not (pull.fresh and pull.done.wait(self._settings.lock_timeout)):
+            self.withdraw(pull)
+        if pull.error is not None:
+            raise pull.error
+        return pull.answer or no_task()
+
+    def withdraw(self, pull: Pull) -> None:
+        """The worker has gone or its time is up: it gets no lease any more."""
+        with self._lock:
+            if self._waiting.get(pull.worker) is pull:
+                del self._waiting[pull.worker]
+        pull.done.set()
+
+    def withdraw_worker(self, worker: str) -> None:
+        pull = self._waiting.get(worker)
+        if pull is not None:
+            self.withdraw(pull)
+
+    def _enter(self, pull: Pull) -> None:
+        self._refuse_hammering(pull.worker)
+        with self._lock:
+            older = self._waiting.get(pull.worker)
+            pull.idle_since = self._idle_since.setdefault(pull.worker, self._clock.now())
+            self._waiting[pull.worker] = pull
+        if older is not None:
+            older.resolve(no_task(superseded=True))
+        self.signal()
+
+    # --- the loop ---------------------------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        while not self._stopping:
+            self._wake.wait()
+            self._wake.clear()
+            try:
+                self.round()
+            except Exception:
+                log.exception("a dispatch round failed")
+
+    def round(self) -> int:
+        """Serve the waiting pulls once; returns how many leases were granted."""
+        with self._lock:
+            waiting = sorted(self._waiting.values(), key=lambda pull: pull.idle_since)
+        if not waiting:
+            return 0
+        try:
+            answers = self._store.write(partial(self._serve, waiting=waiting))
+        except GridError as error:
+            self._fail([pull for pull in waiting if pull.fresh], error)
+            return 0
+        for pull, answer in answers:
+            self._resolve(pull, answer)
+        for pull in waiting:
+            pull.fresh = False
+        return sum(answer["task"] is not None for _, answer in answers)
+
+    def _fail(self, pulls: Iterable[Pull], error: GridError) -> None:
+        for pull in pulls:
+            pull.error = error if error.status == 503 else StoreUnavailable(retry_after=1)
+            self.withdraw(pull)
+
+    def _resolve(self, pull: Pull, answer: dict[str, Any]) -> None:
+        with self._lock:
+            if self._waiting.get(pull.worker) is pull:
+                del self._waiting[pull.worker]
+            if answer["task"] is not None:
+                self._idle_since.pop(pull.worker, None)
+            elif answer["retry_after"]:
+                self._useless.setdefault(pull.worker, []).append(self._clock.now())
+        pull.resolve(answer)
+
+    def _refuse_hammering(self, worker: str) -> None:
+        """More than USELESS_PULLS a minute without room for work: 429 and a violation."""
+        now = self._clock.now()
+        with self._lock:
+            recent = [at for at in self._useless.get(worker, ()) if at > now - 60]
+            if recent:
+                self._useless[worker] = recent
+            else:
+                self._useless.pop(worker, None)
+        if len(recent) > USELESS_PULLS:
+            self._store.write(lambda tx: workers.add_violation(tx, worker))
+            raise TooManyPulls(retry_after=max(1, ceil(recent[0] + 60 - now)))
+
+    # --- one round, inside its transaction ------------------------------------------------------------------
+
+    def _serve(self, tx: Transaction, waiting: Sequence[Pull]) -> list[tuple[Pull, dict[str, Any]]]:
+        now = self._clock.now()
+        answers: list[tuple[Pull, dict[str, Any]]] = []
+        able: list[tuple[Pull, bool]] = []
+        for pull in waiting:
+            if pull.done.is_set():
+                continue
+            answer, strong = self._first_look(tx, pull, now) if pull.fresh else (None, bool(pull.strong))
+            if answer is not None:
+                answers.append((pull, answer))
+            else:
+                able.append((pull, strong))
+        if able and self._leases.scoring_backlog(tx):
+            return answers + [(pull, no_task(5)) for pull, _ in able if pull.fresh]
+        return answers + self._match(tx, able, now)
+
+    def _first_look(self, tx: Transaction, pull: Pull, now: float) -> tuple[dict[str, Any] | None, bool]:
+        """What a fresh pull is told at once, if anything, and whether its worker is strong."""
+        row = workers.worker_row(tx, pull.worker)
+        workers.mark_seen(tx, row, pull.kinds, pull.max_parallel, now)
+        live = self._leases.live(tx, pull.worker)
+        for copy in live:
+            if copy.lease_id not in pull.holding and copy.lease_expires_at > now:
+                return {**no_task(), "task": self._leases.redeliver(tx, copy)}, False
+        cooldown = workers.cooldown_view(row, now)
+        if cooldown is not None:
+            rest = row.cooldown_until - now + 10 * (row.violations // 100)
+            return no_task(ceil(rest), cooldown), False
+        if len(live) >= pull.max_parallel:
+            return no_task(max(1, ceil(min(copy.lease_expires_at for copy in live) - now))), False
+        if pull.strong is None:
+            pull.strong = workers.is_strong(row.recent)
+        return None, pull.strong
+
+    def _match(
+        self, tx: Transaction, able: Sequence[tuple[Pull, bool]], now: float
+    ) -> list[tuple[Pull, dict[str, Any]]]:
+        offers = self._offers(tx, any(strong for _, strong in able), now) if able else {}
+        served: list[tuple[Pull, dict[str, Any]]] = []
+        for pull, strong in able:
+            if not offers:
+                break
+            key = self._choose(offers, pull, strong)
+            if key is not None:
+                lease = self._hand_out(tx, offers, key, pull, strong, now)
+                served.append((pull, {**no_task(), "task": lease}))
+        return served
+
+    def _offers(self, tx: Transaction, strong: bool, now: float) -> dict[str, list[_Offer]]:
+        """Open tasks by key, the key served longest ago first, oldest task first within a key."""
+        rows = tx.execute(_FOR_STRONG if strong else _FOR_ALL, {"now": now}).all()
+        if not rows:
+            return {}
+        had: dict[str, set[str]] = {row.id: set() for row in rows}
+        for copy in tx.execute(_HAD, {"ids": [row.id for row in rows if row.attempts]}):
+            had[copy.task_id].add(copy.worker)
+        offers: dict[str, list[_Offer]] = {}
+        for row in sorted(rows, key=lambda row: (row.turn, row.number)):
+            offer = _Offer(row, had[row.id], row.open_slots, row.strong_taken, row.attempts > 0)
+            offers.setdefault(row.key_id, []).append(offer)
+        return offers
+
+    def _choose(self, offers: dict[str, list[_Offer]], pull: Pull, strong: bool) -> tuple[str, _Offer] | None:
+        for key, queue in offers.items():
+            for offer in queue:
+                if _fits(offer, pull, strong):
+                    return key, offer
+        return None
+
+    def _hand_out(
+        self,
+        tx: Transaction,
+        offers: dict[str, list[_Offer]],
+        chosen: tuple[str, _Offer],
+        pull: Pull,
+        strong: bool,
+        now: float,
+    ) -> dict[str, Any]:
+        key, offer = chosen
+        extra = offer.slots <= 0
+        lease = self._leases.grant(tx, offer.task, pull.worker, strong, extra, now)
+        offer.strong_taken = offer.strong_taken or strong
+        offer.slots -= 0 if extra else 1
+        offer.had.add(pull.worker)
+        due = min(now + self._settings.worker_lease, offer.task.deadline)
+        values = {
+            "task_id": offer.task.id,
+            "slot": 0 if extra else 1,
+            "is_strong": offer.strong_taken,
+            "due": min(due, offer.task.due_at),
+        }
+        tx.execute(_TAKE_SLOT, values)
+        if not offer.started:
+            offer.started = True
+            tx.execute(_START, {"task_id": offer.task.id, "now": now})
+            self._lifecycle.advance(tx, offer.task, "started", now)
+            tx.on_commit(partial(self.observe, now - offer.task.created_at))
+        self._next_turn(tx, key)
+        offers[key] = offers.pop(key)
+        return lease
+
+    def _next_turn(self, tx: Transaction, key: str) -> None:
+        number = (tx.execute(_NEWEST).scalar() or 0) + 1
+        if not tx.execute(_TURN, {"key": key, "number": number}).rowcount:
+            tx.execute(insert(turns), {"key_id": key, "turn": number})
+
+
+def _fits(offer: _Offer, pull: Pull, strong: bool) -> bool:
+    free = offer.slots > 0 or (strong and not offer.strong_taken)
+    return free and offer.task.kind in pull.kinds and pull.worker not in offer.had

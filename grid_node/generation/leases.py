@@ -1,0 +1,337 @@
+"""The worker's side: granting, renewing, submitting, skipping. Each public method is one transaction."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from typing import Any, Protocol
+
+from sqlalchemy import bindparam, func, insert, select, update
+
+from grid_node.clock import Clock, rfc3339
+from grid_node.database import Store, Transaction
+from grid_node.errors import (
+    AlreadySubmitted,
+    BadSignature,
+    GridError,
+    InvalidPayload,
+    LeaseClosed,
+    LeaseNotFound,
+    Sha256Mismatch,
+)
+from grid_node.generation import workers
+from grid_node.generation.lifecycle import TASK, Lifecycle, feedback_body
+from grid_node.generation.tables import Copy, Task
+from grid_node.generation.verdicts import COPY, Verdicts
+from grid_node.settings import Settings
+from grid_node.streams.service import Streams
+
+tasks = Task.__table__
+copies = Copy.__table__
+
+_LIVE = (
+    select(copies).where(copies.c.worker == bindparam("worker"), copies.c.state == "leased").order_by(copies.c.number)
+)
+_RENEW = (
+    update(copies)
+    .where(
+        copies.c.lease_id == bindparam("lease"),
+        copies.c.state == "leased",
+        copies.c.lease_expires_at > bindparam("now"),
+    )
+    .values(lease_expires_at=bindparam("expires"))
+)
+_SUBMIT = (
+    update(copies)
+    .where(copies.c.lease_id == bindparam("lease"), copies.c.sha256.is_(None))
+    .values(
+        state=bindparam("new_state"),
+        submitted_at=bindparam("now"),
+        late=bindparam("is_late"),
+        format=bindparam("form"),
+        sha256=bindparam("digest"),
+        size=bindparam("length"),
+        inline=bindparam("body"),
+        job_due_at=bindparam("job_due"),
+    )
+)
+_STATE = update(copies).where(copies.c.lease_id == bindparam("lease")).values(state=bindparam("new_state"))
+_SCORING = select(func.count()).where(copies.c.state == "scoring")
+_INSERT = insert(copies)
+
+INLINE_MAX = 4096
+"""Results of inline kinds up to so many bytes live in their row and share its commit; larger ones are blobs."""
+
+
+class InlineScorer(Protocol):
+    """Judges bytes of an inline kind in microseconds; see scoring.port.Scorer for the others."""
+
+    def __call__(self, data: bytes, task: Any, copy_format: str) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the node must know of a kind of task. `judge` is set for inline kinds."""
+
+    name: str
+    formats: tuple[str, ...]
+    max_bytes: int
+    judge: InlineScorer | None = None
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A result as it was handed in. `sha256` is what the worker says, `actual` what the bytes have.
+
+    `inline` holds the bytes of small results; all others are a blob already.
+    """
+
+    worker: str
+    lease_id: str
+    task_id: str | None
+    format: str
+    sha256: str
+    actual: str
+    size: int
+    inline: bytes | None
+    signature_valid: bool = True
+
+
+class Leases:
+    """Copies from grant to submission."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        settings: Settings,
+        streams: Streams,
+        lifecycle: Lifecycle,
+        verdicts: Verdicts,
+        kinds: Mapping[str, Kind],
+        node_hotkey: str,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._settings = settings
+        self._streams = streams
+        self._lifecycle = lifecycle
+        self._verdicts = verdicts
+        self._kinds = kinds
+        self._node_hotkey = node_hotkey
+        self.enqueue: Callable[[str], None] = lambda _lease_id: None
+        """Called after the commit of a result that a job process must score; app.py makes it tell the queue."""
+
+    # --- grant: used by the dispatcher, inside its transaction ------------------------------------------------
+
+    def live(self, tx: Transaction, worker: str) -> list[Any]:
+        return list(tx.execute(_LIVE, {"worker": worker}).all())
+
+    def scoring_backlog(self, tx: Transaction) -> bool:
+        return int(tx.execute(_SCORING).scalar() or 0) > self._settings.scoring_queue_max
+
+    def grant(self, tx: Transaction, task: Any, worker: str, strong: bool, extra: bool, now: float) -> dict[str, Any]:
+        """Insert the copy and return its lease. The caller has counted the slot."""
+        until = min(now + self._settings.worker_lease_max, task.deadline)
+        lease_id = self._clock.new_id()
+        expires = min(now + self._settings.worker_lease, until)
+        values = {
+            "lease_id": lease_id,
+            "task_id": task.id,
+            "worker": worker,
+            "strong": strong,
+            "extra": extra,
+            "state": "leased",
+            "granted_at": now,
+            "lease_expires_at": expires,
+            "lease_until": until,
+            "late": False,
+            "credited": False,
+            "assets_gone": False,
+            "job_attempts": 0,
+        }
+        tx.execute(_INSERT, values)
+        return self.view(task, lease_id, expires)
+
+    def view(self, task: Any, lease_id: str, expires: float) -> dict[str, Any]:
+        """A lease as its worker reads it."""
+        kind = self._kinds[task.kind]
+        return {
+            "task_id": task.id,
+            "lease_id": lease_id,
+            "kind": task.kind,
+            "prompt": task.prompt,
+            "seed": task.seed,
+            "formats": list(kind.formats),
+            "up_axis": self._settings.scoring_up_axis,
+            "max_bytes": min(kind.max_bytes, self._settings.scoring_max_bytes),
+            "max_splats": self._settings.scoring_max_splats,
+            "min_splats": self._settings.scoring_min_splats,
+            "threshold": self._settings.scoring_threshold,
+            "lease_expires_at": rfc3339(expires),
+            "renew_every_s": max(1, int(self._settings.worker_lease / 3)),
+            "deadline": rfc3339(task.deadline),
+            "node_hotkey": self._node_hotkey,
+        }
+
+    def redeliver(self, tx: Transaction, copy: Any) -> dict[str, Any]:
+        """A live lease once more: the answer that granted it was lost."""
+        task = tx.execute(TASK, {"id": copy.task_id}).one()
+        return self.view(task, copy.lease_id, copy.lease_expires_at)
+
+    # --- one lease ------------------------------------------------------------------------------------------
+
+    def renew(self, worker: str, lease_id: str) -> dict[str, Any]:
+        return self._store.write(partial(self._renew, worker=worker, lease_id=lease_id))
+
+    def _renew(self, tx: Transaction, worker: str, lease_id: str) -> dict[str, Any]:
+        copy = self._own(tx, worker, lease_id)
+        now = self._clock.now()
+        expires = min(now + self._settings.worker_lease, copy.lease_until)
+        if not tx.execute(_RENEW, {"lease": lease_id, "now": now, "expires": expires}).rowcount:
+            raise LeaseClosed(reason="lease_expired" if copy.state == "leased" else copy.state)
+        task = tx.execute(TASK, {"id": copy.task_id}).one()
+        self._lifecycle.settle(tx, copy.task_id, now)
+        return {"success": True, "lease_expires_at": rfc3339(expires), "deadline": rfc3339(task.deadline)}
+
+    def skip(self, worker: str, lease_id: str) -> dict[str, Any]:
+        return self._store.write(partial(self._skip, worker=worker, lease_id=lease_id))
+
+    def _skip(self, tx: Transaction, worker: str, lease_id: str) -> dict[str, Any]:
+        copy = self._own(tx, worker, lease_id)
+        if copy.state != "leased":
+            raise LeaseClosed(reason=copy.state)
+        now = self._clock.now()
+        tx.execute(_STATE, {"lease": lease_id, "new_state": "skipped"})
+        row = workers.worker_row(tx, worker)
+        cooldown = workers.record(tx, row, now, self._settings, reason="skip")
+        self._lifecycle.reopen_slot(tx, copy)
+        self._lifecycle.settle(tx, copy.task_id, now)
+        return {"success": True, "cooldown": cooldown}
+
+    def expire(self, tx: Transaction, copy: Any, now: float) -> None:
+        """A lease ran out: the slot goes back, the worker cools down. The caller settles the task."""
+        tx.execute(_STATE, {"lease": copy.lease_id, "new_state": "expired"})
+        row = workers.worker_row(tx, copy.worker)
+        workers.record(tx, row, now, self._settings, reason="lease_expired")
+        self._lifecycle.reopen_slot(tx, copy)
+
+    def revoke(self, worker: str) -> None:
+        """The worker may no longer work: its leases go back to the queue, without a cooldown."""
+        self._store.write(partial(self._revoke, worker=worker))
+
+    def _revoke(self, tx: Transaction, worker: str) -> None:
+        now = self._clock.now()
+        for copy in self.live(tx, worker):
+            tx.execute(_STATE, {"lease": copy.lease_id, "new_state": "expired"})
+            self._lifecycle.reopen_slot(tx, copy)
+            self._lifecycle.settle(tx, copy.task_id, now)
+
+    # --- submission -------------------------------------------------------------------------------------------
+
+    def expected(self, worker: str, lease_id: str) -> Any:
+        """The worker's copy and its task, before the bytes are taken in; raises LeaseNotFound."""
+        return self._store.read(partial(self._expected, worker=worker, lease_id=lease_id))
+
+    def _expected(self, tx: Transaction, worker: str, lease_id: str) -> Any:
+        copy = self._own(tx, worker, lease_id)
+        return copy, tx.execute(TASK, {"id": copy.task_id}).one()
+
+    def kind_of(self, task: Any) -> Kind:
+        return self._kinds[task.kind]
+
+    def submit(self, submission: Submission) -> dict[str, Any]:
+        """Take a result in. Raises what the worker did wrong, after what that means is committed."""
+        outcome = self._store.write(partial(self._submit, given=submission))
+        if isinstance(outcome, GridError):
+            raise outcome
+        return outcome
+
+    def _submit(self, tx: Transaction, given: Submission) -> dict[str, Any] | GridError:
+        copy = self._own(tx, given.worker, given.lease_id)
+        if given.task_id is not None and given.task_id != copy.task_id:
+            raise InvalidPayload(fields={"task_id": ["is not the task of this lease"]})
+        if copy.sha256 is not None:
+            return self._again(copy, given)
+        if copy.state == "skipped":
+            raise LeaseClosed(reason="skipped")
+        now = self._clock.now()
+        task = tx.execute(TASK, {"id": copy.task_id}).one()
+        if given.format not in self._kinds[task.kind].formats:
+            raise InvalidPayload(fields={"format": ["is not offered by this lease"]})
+        fault = self._fraud(given)
+        if task.finished_at is not None:
+            return self._too_late(tx, copy, given, now)
+        if fault is not None:
+            return self._refuse(tx, copy, given, fault, now)
+        return self._take(tx, copy, task, given, now)
+
+    def _again(self, copy: Any, given: Submission) -> dict[str, Any]:
+        if copy.sha256 != given.actual:
+            raise AlreadySubmitted()
+        return {"success": True, "task_id": copy.task_id, "lease_id": copy.lease_id, "state": copy.state}
+
+    def _fraud(self, given: Submission) -> GridError | None:
+        if given.sha256 != given.actual:
+            return Sha256Mismatch()
+        return None if given.signature_valid else BadSignature()
+
+    def _store_bytes(self, tx: Transaction, copy: Any, given: Submission, state: str, now: float, job: bool) -> None:
+        values = {
+            "lease": copy.lease_id,
+            "new_state": state,
+            "now": now,
+            "is_late": copy.state != "leased" or copy.lease_expires_at <= now,
+            "form": given.format,
+            "digest": given.actual,
+            "length": given.size,
+            "body": given.inline,
+            "job_due": now if job else None,
+        }
+        if not tx.execute(_SUBMIT, values).rowcount:
+            raise AlreadySubmitted()
+
+    def _too_late(self, tx: Transaction, copy: Any, given: Submission, now: float) -> dict[str, Any]:
+        """The task ended meanwhile: no penalty, no credit, and the winner stays."""
+        self._store_bytes(tx, copy, given, copy.state, now, job=False)
+        row = workers.worker_row(tx, copy.worker)
+        body = feedback_body(copy, "late", self._settings.scoring_threshold, {})
+        feedback = workers.give_feedback(tx, self._streams, row, now, body)
+        workers.record(tx, row, now, self._settings, reason=None, feedback=1)
+        return {"success": True, "state": copy.state, **feedback}
+
+    def _refuse(self, tx: Transaction, copy: Any, given: Submission, fault: GridError, now: float) -> GridError:
+        self._store_bytes(tx, copy, given, "scoring", now, job=False)
+        report = {
+            "score": 0.0,
+            "accepted": False,
+            "threshold": self._settings.scoring_threshold,
+            "components": {},
+            "reasons": [fault.code],
+            "scorer": None,
+        }
+        self._verdicts.record(tx, copy.lease_id, report, None, now)
+        return fault
+
+    def _take(self, tx: Transaction, copy: Any, task: Any, given: Submission, now: float) -> dict[str, Any]:
+        kind = self._kinds[task.kind]
+        inline = kind.judge is not None and given.inline is not None
+        self._store_bytes(tx, copy, given, "scoring", now, job=not inline)
+        if inline:
+            report = kind.judge(given.inline, task, given.format)  # type: ignore[misc, arg-type]
+            feedback = self._verdicts.record(tx, copy.lease_id, report, None, now)
+            return {"success": True, "state": feedback["verdict"], **feedback}  # type: ignore[index, dict-item]
+        self._lifecycle.settle(tx, copy.task_id, now)
+        tx.on_commit(partial(self.enqueue, copy.lease_id))
+        return {"success": True, "task_id": copy.task_id, "lease_id": copy.lease_id, "state": "scoring"}
+
+    def _own(self, tx: Transaction, worker: str, lease_id: str) -> Any:
+        copy = tx.execute(COPY, {"lease": lease_id}).one_or_none()
+        if copy is None or copy.worker != worker:
+            raise LeaseNotFound()
+        return copy
+
+
+def digest(data: bytes) -> str:
+    """Lower hex sha256."""
+    return sha256(data).hexdigest()

@@ -1,0 +1,166 @@
+"""What time alone changes: expired leases, windows, deadlines, old rows; and what a restart must put right."""
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import bindparam, delete, func, insert, select, update
+
+from grid_node.clock import Clock
+from grid_node.database import Store, Transaction
+from grid_node.generation.leases import Leases
+from grid_node.generation.lifecycle import Lifecycle
+from grid_node.generation.tables import Copy, Heartbeat, Task
+from grid_node.settings import Settings
+
+log = logging.getLogger(__name__)
+
+tasks = Task.__table__
+copies = Copy.__table__
+heartbeats = Heartbeat.__table__
+
+BATCH = 64
+"""Rows put right in one transaction."""
+DOWN_MAX = 600.0
+"""Seconds by which a restart extends leases at most."""
+HEARTBEAT_EVERY = 5.0
+
+_DUE = (
+    select(tasks.c.id)
+    .where(tasks.c.finished_at.is_(None), tasks.c.due_at <= bindparam("now"))
+    .order_by(tasks.c.due_at)
+    .limit(BATCH)
+)
+_NEXT = select(func.min(tasks.c.due_at)).where(tasks.c.finished_at.is_(None))
+_EXPIRED = (
+    select(copies)
+    .where(copies.c.state == "leased", copies.c.lease_expires_at <= bindparam("now"))
+    .order_by(copies.c.lease_expires_at)
+    .limit(BATCH)
+)
+_NEXT_EXPIRY = select(func.min(copies.c.lease_expires_at)).where(copies.c.state == "leased")
+_EXTEND = (
+    update(copies)
+    .where(copies.c.state == "leased")
+    .values(lease_expires_at=copies.c.lease_expires_at + bindparam("down"))
+)
+_BEAT = update(heartbeats).where(heartbeats.c.id == 1).values(at=bindparam("now"))
+_LAST_BEAT = select(heartbeats.c.at).where(heartbeats.c.id == 1)
+
+
+class Tending:
+    """Does what is due, and says when it must be called again."""
+
+    def __init__(self, store: Store, clock: Clock, settings: Settings, leases: Leases, lifecycle: Lifecycle) -> None:
+        self._store = store
+        self._clock = clock
+        self._settings = settings
+        self._leases = leases
+        self._lifecycle = lifecycle
+        self._wake = threading.Event()
+        self._stopping = False
+        self._beat_at = 0.0
+
+    def start(self) -> None:
+        threading.Thread(target=self._loop, name="grid-tending", daemon=True).start()
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._wake.set()
+
+    def signal(self) -> None:
+        self._wake.set()
+
+    def _loop(self) -> None:
+        pause = 0.0
+        while not self._stopping:
+            self._wake.wait(pause)
+            self._wake.clear()
+            try:
+                due = self.tend()
+                self._beat()
+            except Exception:
+                log.exception("tending failed")
+                due = self._clock.now() + 1.0
+            pause = min(max(due - self._clock.now(), 0.02), HEARTBEAT_EVERY)
+
+    def tend(self) -> float:
+        """Do everything that is due; returns when the next thing will be."""
+        while self._store.read(self._anything_due):
+            self._store.write(self._expire_some)
+            self._store.write(self._settle_some)
+        return self._store.read(self._next_due)
+
+    def _anything_due(self, tx: Transaction) -> bool:
+        return self._next_due(tx) <= self._clock.now()
+
+    def _next_due(self, tx: Transaction) -> float:
+        times = (tx.execute(_NEXT).scalar(), tx.execute(_NEXT_EXPIRY).scalar())
+        return min((at for at in times if at is not None), default=self._clock.now() + HEARTBEAT_EVERY)
+
+    def _expire_some(self, tx: Transaction) -> None:
+        now = self._clock.now()
+        for copy in tx.execute(_EXPIRED, {"now": now}).all():
+            self._leases.expire(tx, copy, now)
+            self._lifecycle.settle(tx, copy.task_id, now)
+
+    def _settle_some(self, tx: Transaction) -> None:
+        now = self._clock.now()
+        for row in tx.execute(_DUE, {"now": now}).all():
+            self._lifecycle.settle(tx, row.id, now)
+
+    # --- restarts ---------------------------------------------------------------------------------------------
+
+    def recover(self) -> float:
+        """Extend leases by the time the node was down; returns that time in seconds. Call once, before serving."""
+        return self._store.write(self._recover)
+
+    def _recover(self, tx: Transaction) -> float:
+        now = self._clock.now()
+        last = tx.execute(_LAST_BEAT).scalar()
+        if last is None:
+            tx.execute(insert(heartbeats), {"id": 1, "at": now})
+            return 0.0
+        down = min(max(now - last, 0.0), DOWN_MAX)
+        tx.execute(_EXTEND, {"down": down})
+        tx.execute(_BEAT, {"now": now})
+        return down
+
+    def _beat(self) -> None:
+        now = self._clock.now()
+        if now - self._beat_at >= HEARTBEAT_EVERY:
+            self._beat_at = now
+            self._store.write(lambda tx: tx.execute(_BEAT, {"now": now}))
+
+    # --- housekeeping -----------------------------------------------------------------------------------------
+
+    def purge(self) -> int:
+        """Forget ended tasks past their time, and the assets of younger ones past theirs; returns rows touched."""
+        return self._store.write(self._purge)
+
+    def _purge(self, tx: Transaction) -> int:
+        now = self._clock.now()
+        old = select(tasks.c.id).where(tasks.c.finished_at < now - self._settings.public_api_task_ttl)
+        gone = tx.execute(delete(copies).where(copies.c.task_id.in_(old))).rowcount
+        gone += tx.execute(delete(tasks).where(tasks.c.finished_at < now - self._settings.public_api_task_ttl)).rowcount
+        stale = select(tasks.c.id).where(tasks.c.finished_at < now - self._settings.public_api_asset_ttl)
+        gone += tx.execute(
+            update(copies)
+            .where(copies.c.task_id.in_(stale), copies.c.assets_gone.is_(False), copies.c.sha256.is_not(None))
+            .values(assets_gone=True, inline=None)
+        ).rowcount
+        return gone
+
+
+def loop(action: Callable[[], Any], every: float, stopping: threading.Event, name: str) -> None:
+    """Run `action` every so many seconds until `stopping` is set; a failure is logged and does not end it."""
+
+    def run() -> None:
+        while not stopping.wait(every):
+            try:
+                action()
+            except Exception:
+                log.exception("%s failed", name)
+
+    threading.Thread(target=run, name=f"grid-{name}", daemon=True).start()

@@ -1,0 +1,136 @@
+"""What a score does: the first verdict on a copy is final, and everything it means is one transaction."""
+
+import json
+from typing import Any
+
+from sqlalchemy import bindparam, select, update
+
+from grid_node.database import Transaction
+from grid_node.generation import workers
+from grid_node.generation.lifecycle import COPIES, TASK, Lifecycle, feedback_body
+from grid_node.generation.tables import Copy, Task
+from grid_node.generation.views import result_view
+from grid_node.settings import Settings
+from grid_node.streams.service import Streams
+
+tasks = Task.__table__
+copies = Copy.__table__
+
+COPY = select(copies).where(copies.c.lease_id == bindparam("lease")).with_for_update()
+_JUDGE = (
+    update(copies)
+    .where(copies.c.lease_id == bindparam("lease"))
+    .values(
+        state=bindparam("new_state"),
+        score=bindparam("points"),
+        n=bindparam("index"),
+        credited=bindparam("credit"),
+        verdict_at=bindparam("now"),
+        report=bindparam("report_text"),
+        artifacts=bindparam("artifacts_text"),
+        job_due_at=None,
+        job_until=None,
+    )
+)
+_FIRST = update(tasks).where(tasks.c.id == bindparam("task_id")).values(first_result_at=bindparam("now"))
+
+FRAUD = frozenset({"bad_signature", "sha256_mismatch", "recycled_asset"})
+"""Reasons of a rejection that no honest worker gives."""
+
+
+class Verdicts:
+    """Records verdicts; used in the submit transaction for inline kinds and by job processes for the others."""
+
+    def __init__(self, streams: Streams, lifecycle: Lifecycle, settings: Settings) -> None:
+        self._streams = streams
+        self._lifecycle = lifecycle
+        self._settings = settings
+
+    def record(
+        self,
+        tx: Transaction,
+        lease_id: str,
+        report: dict[str, Any],
+        artifacts: dict[str, Any] | None,
+        now: float,
+    ) -> dict[str, Any] | None:
+        """Write the verdict on a copy in scoring; returns its feedback, None when there is a verdict already."""
+        copy = tx.execute(COPY, {"lease": lease_id}).one()
+        if copy.state != "scoring":
+            return None
+        accepted = bool(report["accepted"])
+        number = self._next_number(tx, copy.task_id) if accepted else None
+        credited = accepted and not copy.late
+        values = {
+            "lease": lease_id,
+            "new_state": "accepted" if accepted else "rejected",
+            "points": float(report["score"]),
+            "index": number,
+            "credit": credited,
+            "now": now,
+            "report_text": json.dumps(report),
+            "artifacts_text": json.dumps(artifacts) if artifacts else None,
+        }
+        tx.execute(_JUDGE, values)
+        feedback = self._tell_worker(tx, copy, report, credited, now)
+        if number == 0:
+            self._first_result(tx, copy, now)
+        elif not accepted:
+            self._lifecycle.reopen_slot(tx, copy)
+        self._lifecycle.settle(tx, copy.task_id, now)
+        return feedback
+
+    def unavailable(self, tx: Transaction, lease_id: str, now: float) -> None:
+        """Scoring failed through no fault of the worker: no cooldown, no rejection, the slot is free again."""
+        copy = tx.execute(COPY, {"lease": lease_id}).one()
+        if copy.state != "scoring":
+            return
+        values = {
+            "lease": lease_id,
+            "new_state": "scoring_unavailable",
+            "points": None,
+            "index": None,
+            "credit": False,
+            "now": now,
+            "report_text": None,
+            "artifacts_text": None,
+        }
+        tx.execute(_JUDGE, values)
+        row = workers.worker_row(tx, copy.worker)
+        body = feedback_body(copy, "scoring_unavailable", self._settings.scoring_threshold, {})
+        workers.give_feedback(tx, self._streams, row, now, body)
+        workers.record(tx, row, now, self._settings, reason=None, feedback=1)
+        self._lifecycle.reopen_slot(tx, copy)
+        self._lifecycle.settle(tx, copy.task_id, now)
+
+    def _next_number(self, tx: Transaction, task_id: str) -> int:
+        """Accepted results are numbered from 0 in the order of their acceptance."""
+        rows = tx.execute(COPIES, {"id": task_id}).all()
+        return sum(copy.n is not None for copy in rows)
+
+    def _first_result(self, tx: Transaction, copy: Any, now: float) -> None:
+        tx.execute(_FIRST, {"task_id": copy.task_id, "now": now})
+        task = tx.execute(TASK, {"id": copy.task_id}).one()
+        if task.send_first_results:
+            judged = tx.execute(COPY, {"lease": copy.lease_id}).one()
+            self._lifecycle.advance(tx, task, "first_results", now, results=result_view(judged))
+
+    def _tell_worker(
+        self, tx: Transaction, copy: Any, report: dict[str, Any], credited: bool, now: float
+    ) -> dict[str, Any]:
+        row = workers.worker_row(tx, copy.worker)
+        reason = None if copy.late else cooldown_reason(report)
+        cooldown = workers.record(tx, row, now, self._settings, reason=reason, score=float(report["score"]), feedback=1)
+        verdict = "accepted" if report["accepted"] else "rejected"
+        threshold = self._settings.scoring_threshold
+        body = feedback_body(copy, verdict, threshold, report, credited=credited, cooldown=cooldown)
+        return workers.give_feedback(tx, self._streams, row, now, body)
+
+
+def cooldown_reason(report: dict[str, Any]) -> str:
+    """Which cooldown a judged result brings: success, fraud, invalid_asset or low_score."""
+    if report["accepted"]:
+        return "success"
+    if FRAUD.intersection(report["reasons"]):
+        return "fraud"
+    return "invalid_asset" if report.get("invalid") else "low_score"

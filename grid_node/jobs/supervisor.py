@@ -1,0 +1,95 @@
+"""Job processes as children of the node: started as programs, restarted when they die, ended with the node.
+
+A child holds the read end of a pipe; when the node is gone, however it went, the child reads the end of it and
+stops. Forking is avoided: threads of numba and locks of eventlet do not survive it.
+"""
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable
+
+from grid_node.settings import Settings
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY = 0.5
+PAUSE_MAX = 30.0
+"""Longest pause, in seconds, before a process that keeps dying is started again."""
+STEADY = 60.0
+"""A process that lived so many seconds starts again at once."""
+
+
+class _Child:
+    def __init__(self, settings: Settings, number: int) -> None:
+        self.owner = str(uuid.uuid4())
+        self.started = time.monotonic()
+        environ = {**os.environ, **settings.environ(), "GRID_JOB_OWNER": self.owner, "GRID_JOB_NUMBER": str(number)}
+        command = [sys.executable, "-m", "grid_node.jobs.worker"]
+        self.process = subprocess.Popen(command, env=environ, stdin=subprocess.PIPE)
+
+
+class Supervisor:
+    """Keeps `count` job processes alive. `died` hears the owner id of each one that ended by itself."""
+
+    def __init__(self, settings: Settings, count: int, died: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._count = count
+        self._died = died
+        self._children: dict[int, _Child] = {}
+        self._not_before: dict[int, float] = {}
+        self._pauses: dict[int, float] = {}
+        self._stopping = threading.Event()
+        self.restarts = 0
+
+    def start(self) -> None:
+        for number in range(self._count):
+            self._children[number] = _Child(self._settings, number)
+        threading.Thread(target=self._loop, name="grid-supervisor", daemon=True).start()
+
+    @property
+    def pids(self) -> list[int]:
+        return [child.process.pid for child in self._children.values()]
+
+    def stop(self, grace: float) -> None:
+        """Close the pipes: each process ends its job in hand; after `grace` seconds it is killed."""
+        self._stopping.set()
+        for child in self._children.values():
+            if child.process.stdin is not None:
+                child.process.stdin.close()
+        deadline = time.monotonic() + grace
+        while time.monotonic() < deadline and any(child.process.poll() is None for child in self._children.values()):
+            time.sleep(0.05)
+        for child in self._children.values():
+            if child.process.poll() is None:
+                child.process.kill()
+
+    def _loop(self) -> None:
+        while not self._stopping.wait(LOOK_EVERY):
+            for number in range(self._count):
+                try:
+                    self._look_after(number)
+                except Exception:
+                    log.exception("looking after job process %d failed", number)
+
+    def _look_after(self, number: int) -> None:
+        child = self._children.get(number)
+        if child is None:
+            if time.monotonic() >= self._not_before[number]:
+                self.restarts += 1
+                self._children[number] = _Child(self._settings, number)
+        elif child.process.poll() is not None:
+            self._bury(number, child)
+
+    def _bury(self, number: int, child: _Child) -> None:
+        lived = time.monotonic() - child.started
+        pause = 0.0 if lived > STEADY else min(max(self._pauses.get(number, 0.0) * 2, 0.5), PAUSE_MAX)
+        log.error("job process %d ended with status %s after %.0f s", number, child.process.returncode, lived)
+        self._pauses[number] = pause
+        self._not_before[number] = time.monotonic() + pause
+        del self._children[number]
+        self._died(child.owner)

@@ -1,0 +1,111 @@
+"""A job process: `python -m grid_node.jobs.worker`. Imports torch and numba, which the node never does."""
+
+import logging
+import os
+import resource
+import signal
+import sys
+import threading
+import uuid
+from collections.abc import Callable
+
+from huey.consumer import Consumer
+
+from grid_node.blobs.factory import make_blobs
+from grid_node.clock import SystemClock
+from grid_node.database import DirectStore, make_engine
+from grid_node.generation.lifecycle import Lifecycle
+from grid_node.generation.verdicts import Verdicts
+from grid_node.jobs.queue import declare_score, make_huey
+from grid_node.jobs.scoring import JobRunner, ScoringJobs
+from grid_node.jobs.worker_settings import scoring_settings
+from grid_node.logs import configure_logging
+from grid_node.scoring.kinds import KINDS
+from grid_node.scoring.port import Scorer
+from grid_node.scoring.settings import ScoringSettings
+from grid_node.secret import node_secret
+from grid_node.settings import BadSetting, Settings
+from grid_node.streams.bells import Bells
+from grid_node.streams.service import Streams
+
+log = logging.getLogger(__name__)
+
+
+def plain_call(function: Callable[..., object], *args: object) -> object:
+    return function(*args)
+
+
+class WarmScorers:
+    """One warm scorer for each kind, made when it is first asked for."""
+
+    def __init__(self, settings: ScoringSettings) -> None:
+        self._settings = settings
+        self._scorers: dict[str, Scorer] = {}
+
+    def __call__(self, kind: str) -> Scorer:
+        if kind not in self._scorers:
+            scorer = KINDS[kind].load(self._settings)
+            scorer.warm()
+            self._scorers[kind] = scorer
+        return self._scorers[kind]
+
+    def warm(self) -> None:
+        for spec in KINDS.values():
+            if not spec.inline:
+                self(spec.kind)
+
+
+def watch(timeout: float) -> None:
+    """SIGALRM ends this process after `timeout` seconds, whatever it does then; 0 calls the watch off."""
+    signal.setitimer(signal.ITIMER_REAL, timeout)
+
+
+def stop_with_parent() -> None:
+    """When the node is gone its end of our standard input closes: end the job in hand, then stop."""
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def make_runner(settings: Settings, scorers: WarmScorers, owner: str) -> JobRunner:
+    store = DirectStore(make_engine(settings.database))
+    streams = Streams(store)
+    streams.ring = Bells(settings.data_dir).ring
+    lifecycle = Lifecycle(streams, settings)
+    verdicts = Verdicts(streams, lifecycle, settings)
+    jobs = ScoringJobs(store, SystemClock(), settings, verdicts)
+    blobs = make_blobs(settings.blobs, settings.data_dir.resolve() / "blob-cache", plain_call)
+    return JobRunner(jobs, blobs, scorers, node_secret(settings.data_dir), owner, watch, settings.scoring_threshold)
+
+
+def main() -> int:
+    try:
+        settings = Settings.load()
+    except BadSetting as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    configure_logging(settings.log_level)
+    resource.setrlimit(resource.RLIMIT_DATA, (settings.scoring_memory, settings.scoring_memory))
+    scorers = WarmScorers(scoring_settings(settings))
+    runner = make_runner(settings, scorers, os.environ.get("GRID_JOB_OWNER", str(uuid.uuid4())))
+    huey = make_huey(settings)
+    declare_score(huey, lambda lease_id: runner.run(lease_id, settings.scoring_timeout))
+    scorers.warm()
+    mark_ready(settings)
+    log.info("job process is ready")
+    if not sys.stdin.closed:
+        threading.Thread(target=stop_with_parent, daemon=True).start()
+    Consumer(
+        huey, workers=1, periodic=False, initial_delay=0.02, backoff=1.2, max_delay=0.1, worker_type="thread"
+    ).run()
+    return 0
+
+
+def mark_ready(settings: Settings) -> None:
+    """Leave a mark that `/readyz` looks for: this process's scorers are warm."""
+    folder = settings.data_dir.resolve() / "jobs"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"ready-{os.environ.get('GRID_JOB_NUMBER', '0')}").write_text(str(os.getpid()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

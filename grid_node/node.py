@@ -1,0 +1,113 @@
+"""The node as a running thing: what starts with it, what watches, and how it ends."""
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from grid_node.generation.tending import loop
+from grid_node.metrics import HubWatch
+from grid_node.services import Services
+
+log = logging.getLogger(__name__)
+
+POLL_EVERY = 0.5
+"""Seconds between two looks at what other processes did, where no bell was heard."""
+SWEEP_EVERY = 5.0
+PURGE_EVERY = 600.0
+
+
+class Sockets(Protocol):
+    """The Socket.IO face, as far as the node steers it."""
+
+    def drop_invalid(self) -> None: ...
+
+    def shut_down(self) -> None: ...
+
+
+class Node:
+    """Starts and stops the background work of one process."""
+
+    def __init__(self, services: Services, sockets: Sockets) -> None:
+        self.services = services
+        self.sockets = sockets
+        self.hub_watch = HubWatch(services.metrics)
+        self.closers: list[Callable[[], None]] = []
+        """Called first when the node stops: faces that hold connections of their own."""
+        self._stopping = threading.Event()
+        self._key_epoch = -1
+        self._ticks = 0
+        self._started = False
+
+    def start(self) -> None:
+        """Recover what a restart interrupted, then begin to serve."""
+        grid = self.services
+        down = grid.tending.recover()
+        if down:
+            log.info("leases extended by %.1f s of down time", down)
+        grid.lifecycle.changed = self._changed
+        grid.leases.enqueue = grid.job_queue.enqueue
+        grid.dispatcher.observe = grid.metrics.dispatch.observe
+        grid.streams.start_tail()
+        grid.job_queue.start()
+        grid.dispatcher.start()
+        grid.tending.start()
+        grid.supervisor.start()
+        grid.bells.listen(self._heard)
+        self.hub_watch.start()
+        loop(self._poll, POLL_EVERY, self._stopping, "poll")
+        loop(self._sweep, SWEEP_EVERY, self._stopping, "sweep")
+        loop(self._purge, PURGE_EVERY, self._stopping, "purge")
+        self._sweep()
+        self._started = True
+
+    def stop(self) -> None:
+        """No new work, what is in hand is finished, everybody is told, then the database is let go."""
+        if not self._started or self._stopping.is_set():
+            return
+        self._stopping.set()
+        grid = self.services
+        grid.draining = True
+        for close in self.closers:
+            close()
+        self.sockets.shut_down()
+        grid.dispatcher.stop()
+        grid.tending.stop()
+        grid.job_queue.stop()
+        grid.supervisor.stop(grid.settings.shutdown_grace)
+        self.hub_watch.stop()
+        grid.bells.close()
+        grid.store.close()
+
+    def _changed(self) -> None:
+        self.services.dispatcher.signal()
+        self.services.tending.signal()
+
+    def _heard(self) -> None:
+        """Another process committed something."""
+        self.services.streams.poll()
+        self._changed()
+
+    def _poll(self) -> None:
+        grid = self.services
+        if grid.streams.poll():
+            self._changed()
+        epoch = grid.keys.epoch()
+        self._ticks += 1
+        if epoch != self._key_epoch or self._ticks % 10 == 0:
+            self._key_epoch = epoch
+            self.sockets.drop_invalid()
+            grid.tasks.cancel_unassigned(lambda ids: grid.keys.in_force(set(ids)))
+
+    def _sweep(self) -> None:
+        grid = self.services
+        grid.scoring_jobs.sweep(grid.job_queue.enqueue)
+        grid.keys.flush_uses()
+
+    def _purge(self) -> None:
+        grid = self.services
+        now = grid.clock.now()
+        grid.tending.purge()
+        grid.uploads.expire()
+        grid.store.write(lambda tx: grid.limiter.purge(tx, now))
+        grid.store.write(lambda tx: grid.streams.purge(tx, now - grid.settings.public_api_task_ttl))

@@ -1,0 +1,69 @@
+"""The container of the node's services: `app.py` fills it, the faces and the command line read it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flask import current_app
+
+from grid_node.adapters import WorkerAuthentication
+from grid_node.blobs.store import Blobs
+from grid_node.clock import Clock
+from grid_node.database import Store
+from grid_node.generation.dispatch import Dispatcher
+from grid_node.generation.leases import Kind, Leases
+from grid_node.generation.lifecycle import Lifecycle
+from grid_node.generation.tasks import Tasks
+from grid_node.generation.tending import Tending
+from grid_node.generation.work import Work
+from grid_node.identity.node_key import NodeKey
+from grid_node.identity.service import KeyService
+from grid_node.identity.standing import Metagraph
+from grid_node.jobs.queue import JobQueue
+from grid_node.jobs.scoring import ScoringJobs
+from grid_node.jobs.supervisor import Supervisor
+from grid_node.metrics import Metrics
+from grid_node.settings import Settings
+from grid_node.streams.bells import Bells
+from grid_node.streams.service import Streams
+from grid_node.uploads.service import UploadService
+
+
+@dataclass
+class Services:
+    """Everything a face may call."""
+
+    settings: Settings
+    clock: Clock
+    store: Store
+    keys: KeyService
+    limiter: Any
+    metagraph: Metagraph
+    node_key: NodeKey
+    streams: Streams
+    bells: Bells
+    blobs: Blobs
+    uploads: UploadService
+    kinds: Mapping[str, Kind]
+    lifecycle: Lifecycle
+    tasks: Tasks
+    leases: Leases
+    work: Work
+    dispatcher: Dispatcher
+    tending: Tending
+    scoring_jobs: ScoringJobs
+    job_queue: JobQueue
+    supervisor: Supervisor
+    metrics: Metrics
+    authentication: WorkerAuthentication
+    draining: bool = False
+
+    def check_key(self, key_id: str, scope: str) -> None:
+        """Raises InvalidKey or Forbidden unless the key is in force now and has the scope."""
+        self.store.read(lambda tx: self.keys.require(tx, key_id, scope, self.clock.now()))
+
+
+def services() -> Services:
+    """The services of the current Flask app."""
+    found: Services = current_app.extensions["grid"]
+    return found

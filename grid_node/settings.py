@@ -1,0 +1,212 @@
+"""Every setting of the node: name, default, unit, help.
+
+The environment variable of a setting is `GRID_` plus its name in upper case; a `.env` file in the working
+directory is read too, the environment wins. Nonsense raises `BadSetting`, on which every entry point exits
+with status 2 before anything is opened.
+"""
+
+import dataclasses
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from environs import Env, EnvError
+
+Check = Callable[[Any], bool]
+
+
+class BadSetting(Exception):
+    """A setting has a value that it cannot have; the text names the variable and the remedy."""
+
+
+def _positive(value: float) -> bool:
+    return math.isfinite(value) and value > 0
+
+
+def _not_negative(value: float) -> bool:
+    return math.isfinite(value) and value >= 0
+
+
+def setting(default: Any, unit: str, text: str, check: Check | None = None, expects: str = "") -> Any:
+    if check is None and isinstance(default, int | float) and not isinstance(default, bool):
+        check, expects = _positive, "a positive number"
+    metadata = {"unit": unit, "help": text, "check": check, "expects": expects}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def _share(value: float) -> bool:
+    return 0 <= value <= 1
+
+
+def _one_of(*words: str) -> dict[str, Any]:
+    return {"check": lambda value: value in words, "expects": "one of " + ", ".join(words)}
+
+
+_ZERO_OK: dict[str, Any] = {"check": _not_negative, "expects": "a number, zero or more"}
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The node's configuration, complete and checked."""
+
+    # --- where the node lives
+    data_dir: Path = setting(Path("instance"), "folder", "SQLite file, blobs, node key, caches")
+    database_url: str = setting("", "URL", "database; empty: SQLite in the data folder")
+    redis_url: str = setting("", "URL", "Redis for limits and several processes; empty: none")
+    blobs_url: str = setting("", "URL", "folder or fsspec URL of the blobs; empty: in the data folder")
+    node_key_file: str = setting("", "file", "hotkey file of the node; empty: made in the data folder")
+    log_level: str = setting("info", "", "log level", **_one_of("debug", "info", "warning", "error"))
+    host: str = setting("127.0.0.1", "address", "address the start command binds")
+    async_mode: str = setting("threading", "", "set by wsgi.py", **_one_of("eventlet", "threading"))
+    trusted_proxies: int = setting(0, "hops", "proxies whose X-Forwarded-For counts", **_ZERO_OK)
+    commit_batch: int = setting(256, "units", "most units of work that share one commit on SQLite")
+    lock_timeout: float = setting(5.0, "s", "how long a write waits for a locked database")
+    db_pool: int = setting(32, "connections", "connections to PostgreSQL")
+    shutdown_grace: float = setting(10.0, "s", "how long SIGTERM waits for work in hand")
+    sockets_max: int = setting(10000, "sockets", "open sockets of this process")
+    cors_origins: str = setting("*", "origins", "browser origins that may connect; comma separated, or *")
+
+    # --- the public API
+    public_api_enabled: bool = setting(True, "", "whether clients may create tasks")
+    public_api_server_port: int = setting(
+        8888, "port", "the node's one port", lambda port: 0 < port < 65536, "a port from 1 to 65535"
+    )
+    public_api_copies: int = setting(
+        4, "copies", "workers that get each task", lambda n: 1 <= n <= 8, "a whole number from 1 to 8"
+    )
+    public_api_wait_after_first_copy: float = setting(30.0, "s", "window after the first accepted result")
+    public_api_sync_api_keys_interval: float = setting(1.0, "s", "how soon key changes work; at most 1")
+    public_api_task_timeout: float = setting(600.0, "s", "deadline of a task that names none")
+    public_api_deadline_max: float = setting(3600.0, "s", "longest deadline a client may ask for")
+    public_api_queue_max: int = setting(500, "tasks", "tasks that may wait for their first worker")
+    public_api_prompt_max: int = setting(1024, "characters", "longest prompt")
+    public_api_settle: float = setting(5.0, "s", "quiet time after which no further worker is hoped for")
+    public_api_score_grace: float = setting(15.0, "s", "extra time for results already in scoring")
+    public_api_task_ttl: float = setting(604800.0, "s", "how long ended tasks and updates are kept")
+    public_api_asset_ttl: float = setting(86400.0, "s", "how long the assets of ended tasks are kept")
+    public_api_ws_handshake: float = setting(10.0, "s", "wait for each of the two first raw frames")
+    public_api_ws_grace: float = setting(60.0, "s", "life of a task whose raw WebSocket is gone")
+    public_api_ws_pending_max: int = setting(1000, "sockets", "raw sockets before authentication")
+    public_api_ws_stall: float = setting(60.0, "s", "a reader without progress for so long is cut")
+    public_api_bad_keys: int = setting(20, "keys", "wrong keys an address may try in 300 s")
+
+    # --- workers
+    worker_api_keys: bool = setting(False, "", "private grid: workers identify by API key")
+    worker_lease: float = setting(60.0, "s", "length of a lease and of each renewal")
+    worker_lease_max: float = setting(600.0, "s", "longest life of a lease with all its renewals")
+    worker_pull_wait_max: float = setting(25.0, "s", "longest wait of one pull")
+    worker_presence: float = setting(60.0, "s", "a worker that pulled so recently counts as present")
+    worker_skips_free: int = setting(3, "skips", "skips in a row without a cooldown", **_ZERO_OK)
+    worker_cooldown_success: float = setting(0.0, "s", "cooldown after an accepted result", **_ZERO_OK)
+    worker_cooldown_low_score: float = setting(60.0, "s", "after a low score, doubling each time", **_ZERO_OK)
+    worker_cooldown_invalid: float = setting(120.0, "s", "after an invalid asset", **_ZERO_OK)
+    worker_cooldown_fraud: float = setting(600.0, "s", "after a bad signature or hash", **_ZERO_OK)
+    worker_cooldown_expired: float = setting(60.0, "s", "after an expired lease", **_ZERO_OK)
+    worker_cooldown_skip: float = setting(30.0, "s", "after each skip above the free ones", **_ZERO_OK)
+    worker_cooldown_max: float = setting(600.0, "s", "longest cooldown", **_ZERO_OK)
+    message_max: int = setting(MIB, "bytes", "largest Socket.IO event, all its parts together")
+    uploads_open: int = setting(16, "uploads", "unfinished uploads of one worker")
+    upload_ttl: float = setting(86400.0, "s", "life of an unfinished upload")
+    blob_gc_grace: float = setting(86400.0, "s", "age at which an unreferenced blob goes")
+    epistula_window_ms: int = setting(8000, "ms", "clock difference a signed request may have")
+    auth_timeout: float = setting(10.0, "s", "wait for `authenticate` after a challenge")
+    message_skew: float = setting(60.0, "s", "clock difference a signed message may have")
+
+    # --- scoring
+    scoring_backend: str = setting("auto", "", "renderer", **_one_of("auto", "numba", "torch"))
+    scoring_processes: int = setting(1, "processes", "job processes that score")
+    scoring_threads: int = setting(0, "threads", "threads of each; 0: all cores / processes", **_ZERO_OK)
+    scoring_timeout: float = setting(120.0, "s", "longest time for one asset")
+    scoring_memory: int = setting(4 * 1024 * MIB, "bytes", "memory of one job process")
+    scoring_attempts: int = setting(3, "attempts", "tries before a result is `scoring_unavailable`")
+    scoring_threshold: float = setting(0.6, "score", "least accepted score", _share, "a number from 0 to 1")
+    scoring_min_splats: int = setting(7000, "splats", "fewest splats of an asset")
+    scoring_max_splats: int = setting(2_000_000, "splats", "most splats of an asset")
+    scoring_max_bytes: int = setting(128 * MIB, "bytes", "largest asset")
+    scoring_view_size: int = setting(
+        256, "px", "side of a scored view", lambda n: 64 <= n <= 1024, "a whole number from 64 to 1024"
+    )
+    scoring_up_axis: str = setting("+Y", "axis", "up axis of assets", **_one_of("+Y", "-Y"))
+    scoring_previews: int = setting(8, "views", "previews of a result", lambda n: n in (0, 4, 8), "0, 4 or 8")
+    scoring_preview_size: int = setting(
+        512, "px", "side of a preview", lambda n: 64 <= n <= 1024, "a whole number from 64 to 1024"
+    )
+    scoring_queue_max: int = setting(200, "results", "results waiting for a score before leases stop")
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> "Settings":
+        """Settings from `overrides`, then the environment, then `.env`, then the defaults.
+
+        Raises BadSetting.
+        """
+        if environ is None:
+            Env().read_env(Path.cwd() / ".env", recurse=False)
+            environ = os.environ
+        values = {field.name: _parse(field, environ) for field in dataclasses.fields(cls)}
+        unknown = overrides.keys() - values.keys()
+        if unknown:
+            raise BadSetting(f"no such setting: {', '.join(sorted(unknown))}")
+        settings = cls(**{**values, **overrides})
+        settings.check()
+        return settings
+
+    def check(self) -> None:
+        """Raises BadSetting for the first value that its setting cannot have."""
+        for field in dataclasses.fields(self):
+            check = field.metadata["check"]
+            value = getattr(self, field.name)
+            if check is not None and not check(value):
+                raise BadSetting(f"{env_name(field.name)} must be {field.metadata['expects']}, not {value!r}")
+        if self.public_api_task_timeout > self.public_api_deadline_max:
+            raise BadSetting("GRID_PUBLIC_API_TASK_TIMEOUT is above GRID_PUBLIC_API_DEADLINE_MAX")
+
+    def environ(self) -> dict[str, str]:
+        """These settings as environment variables, for a process that the node starts."""
+        return {env_name(field.name): str(getattr(self, field.name)) for field in dataclasses.fields(self)}
+
+    @property
+    def database(self) -> str:
+        """URL of the database; by default a SQLite file in the data folder."""
+        return self.database_url or f"sqlite:///{self.data_dir.resolve() / 'grid.db'}"
+
+    @property
+    def blobs(self) -> str:
+        return self.blobs_url or str(self.data_dir.resolve() / "blobs")
+
+    @property
+    def jobs_file(self) -> Path:
+        """SQLite file of the job queue; it may be lost at any time."""
+        return self.data_dir.resolve() / "jobs.db"
+
+
+def env_name(name: str) -> str:
+    """`models_quota_bytes` is set by `GRID_MODELS_QUOTA_BYTES`."""
+    return "GRID_" + name.upper()
+
+
+def _parse(field: "dataclasses.Field[Any]", environ: Mapping[str, str]) -> Any:
+    name = env_name(field.name)
+    if name not in environ:
+        return field.default
+    env = Env()
+    readers = {bool: env.bool, int: env.int, float: env.float, Path: env.path, str: env.str}
+    reader: Callable[[str], Any] = readers[field.type]  # type: ignore[index, assignment]
+    saved = os.environ.get(name)
+    os.environ[name] = environ[name]
+    try:
+        return reader(name)
+    except (EnvError, ValueError) as error:
+        raise BadSetting(f"{name} has a value it cannot have: {environ[name]!r}") from error
+    finally:
+        _restore(name, saved)
+
+
+def _restore(name: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value

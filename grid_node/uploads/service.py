@@ -1,0 +1,328 @@
+"""Uploads: created, continued where they stopped, checked, handed to what they are for.
+
+Order that makes a crash harmless: row, then partial file; digest into the row, then file into the blob store;
+blob, then target, then the outcome. Whatever is found half way is carried on from there.
+"""
+
+import contextlib
+import hmac
+import logging
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from grid_node.blobs.disk import new_sha256
+from grid_node.blobs.store import CHUNK, Blob, Blobs, Offload
+from grid_node.clock import Clock
+from grid_node.database import Store, Transaction
+from grid_node.errors import (
+    BodyIncomplete,
+    ChecksumMismatch,
+    GridError,
+    OffsetMismatch,
+    UploadBusy,
+    UploadExpired,
+    UploadNotFound,
+)
+from grid_node.uploads import rows
+from grid_node.uploads.partials import Partial, Partials
+from grid_node.uploads.rows import UploadRow
+from grid_node.uploads.tables import RECEIVING, REJECTED, STORED
+from grid_node.uploads.target import Completion, FinishedUpload, UploadTarget
+from grid_node.uploads.tus import Checksum, parse_metadata
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+log = logging.getLogger(__name__)
+
+REMEMBERED = 86400.0
+"""Seconds for which an expired upload answers 410 before it is unknown."""
+
+SERVER_FAULT = 500
+
+Body = Callable[[int], Iterator[bytes]]
+"""Opens the body of a PATCH for at most so many bytes; raises UploadTooLarge for more, BodyIncomplete for less."""
+
+
+def fresh_id() -> str:
+    """128 random bits: where uploads are anonymous, the id is what protects them."""
+    return secrets.token_hex(16)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where an upload stands after a request; `headers` are the target's when this one completed it."""
+
+    row: UploadRow
+    offset: int
+    headers: Mapping[str, str]
+
+
+class UploadService:
+    """`folder` holds the partial files, on the file system of the blobs so that finishing is a rename.
+
+    Between processes uploads are exclusive by file lock and shared by database and folder.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        blobs: Blobs,
+        clock: Clock,
+        folder: Path,
+        offload: Offload,
+        *,
+        new_id: Callable[[], str] = fresh_id,
+    ) -> None:
+        self._store = store
+        self._blobs = blobs
+        self._clock = clock
+        self._partials = Partials(folder, offload)
+        self._new_id = new_id
+        self._digests: dict[str, tuple[int, _Hash]] = {}
+
+    # --- what a client of tus asks for
+
+    def create(self, owner: str, target: UploadTarget, length: int, metadata: str) -> UploadRow:
+        """`metadata` is the header. Raises what the target's check raises, RateLimited, InvalidPayload."""
+        target.check(owner, parse_metadata(metadata), length)
+        now = self._clock.now()
+        upload_id = self._new_id()
+        values = {"id": upload_id, "kind": target.kind, "owner": owner, "length": length}
+        values |= {"upload_metadata": metadata, "expires_at": now + target.ttl}
+        self._store.write(partial(rows.create, values=values, open_max=target.open_max, now=now))
+        return self._row(owner, target, upload_id)
+
+    def find(self, owner: str, target: UploadTarget, upload_id: str) -> Progress:
+        """Raises UploadNotFound (also for another's upload) and UploadExpired. Finishes what a crash left."""
+        row = self._row(owner, target, upload_id)
+        if self._is_whole(row):
+            with contextlib.suppress(UploadBusy):
+                self._settle(row, target)
+        return self._standing(owner, target, upload_id)
+
+    def append(
+        self,
+        owner: str,
+        target: UploadTarget,
+        upload_id: str,
+        offset: int,
+        body: Body,
+        checksum: Checksum | None = None,
+    ) -> Progress:
+        """Add the body at `offset`; the last byte finishes the upload.
+
+        Raises OffsetMismatch, UploadBusy, ChecksumMismatch, UploadTooLarge, BodyIncomplete, StoreFull. Without a
+        checksum the bytes that came before an error stay; with one, none of the piece does.
+        """
+        self._row(owner, target, upload_id)
+        with self._held(owner, target, upload_id) as (row, file):
+            current = file.length if row.state == RECEIVING else row.length
+            if offset != current:
+                raise OffsetMismatch(offset=current)
+            if row.state == RECEIVING:
+                self._receive(row, file, gathered(body(row.length - offset)), checksum)
+            done = self._finish(row, target, file) if self._is_whole(row) else Completion()
+        return replace(self._standing(owner, target, upload_id), headers=done.headers)
+
+    def terminate(self, owner: str, target: UploadTarget, upload_id: str) -> None:
+        self._row(owner, target, upload_id)
+        with self._partials.exclusive(upload_id) as file:
+            self._store.write(partial(rows.remove, upload_id=upload_id))
+            file.remove()
+        self._digests.pop(upload_id, None)
+
+    # --- what the node asks for
+
+    def take(self, tx: Transaction, owner: str, upload_id: str, expect: Mapping[str, str] | None = None) -> Blob:
+        """The blob of a stored upload, for a row of the same transaction; again as often as it is asked.
+
+        `expect` names metadata that the upload must carry. Raises UploadNotFound, UploadExpired, and
+        BodyIncomplete while bytes are missing.
+        """
+        row = rows.find(tx, upload_id)
+        now = self._clock.now()
+        if row is None or row.owner != owner or not self._carries(row, expect or {}):
+            raise UploadNotFound
+        if row.expires_at <= now:
+            raise UploadExpired
+        if row.state != STORED or row.sha256 is None:
+            raise BodyIncomplete("The upload is not complete", state=row.state, length=row.length)
+        rows.take(tx, upload_id, now)
+        return Blob(row.sha256, row.length)
+
+    def referenced(self, digests: list[str]) -> set[str]:
+        """For the sweep of the blobs."""
+        return self._store.read(partial(rows.referenced, digests=digests, now=self._clock.now()))
+
+    def recover(self, target: UploadTarget) -> None:
+        """At the start: finish what was whole when the node died."""
+        for row in self._store.read(partial(rows.unfinished, kind=target.kind, now=self._clock.now())):
+            try:
+                self.find(row.owner, target, row.id)
+            except GridError as error:
+                log.warning("upload %s cannot be finished now: %s", row.id, error.code)
+
+    def expire(self) -> int:
+        """Drop the partial files of uploads that are past their time or gone; returns how many."""
+        now = self._clock.now()
+        names = self._partials.names()
+        live = self._store.read(partial(rows.receiving, upload_ids=names, now=now))
+        dropped = [name for name in names if name not in live and self._partials.remove(name)]
+        for name in dropped:
+            self._digests.pop(name, None)
+        self._store.write(partial(rows.forget, before=now - REMEMBERED))
+        return len(dropped)
+
+    # --- receiving
+
+    def _receive(self, row: UploadRow, file: Partial, chunks: Iterator[bytes], checksum: Checksum | None) -> None:
+        if checksum is None:
+            self._receive_plain(row, file, chunks)
+        else:
+            self._receive_checked(row, file, chunks, checksum)
+
+    def _receive_plain(self, row: UploadRow, file: Partial, chunks: Iterator[bytes]) -> None:
+        digest = self._digest_at(row.id, file.length)
+        try:
+            for chunk in chunks:
+                file.append(chunk, *digest)
+        finally:
+            file.sync()
+            self._remember(row.id, file.length, digest)
+
+    def _receive_checked(self, row: UploadRow, file: Partial, chunks: Iterator[bytes], checksum: Checksum) -> None:
+        """The row says where the unverified bytes begin, so that a crash on the way discards them too."""
+        start, digest, verified = file.length, self._digest_at(row.id, file.length), checksum.new()
+        before = [running.copy() for running in digest]
+        self._store.write(partial(rows.mark_unverified, upload_id=row.id, offset=start))
+        try:
+            for chunk in chunks:
+                file.append(chunk, *digest, verified)
+            if not hmac.compare_digest(verified.digest(), checksum.digest):
+                raise ChecksumMismatch(offset=start)
+            file.sync()
+        except BaseException:
+            file.truncate(start)
+            digest = before
+            raise
+        finally:
+            self._remember(row.id, file.length, digest)
+            self._store.write(partial(rows.mark_unverified, upload_id=row.id, offset=None))
+
+    def _digest_at(self, upload_id: str, length: int) -> "list[_Hash]":
+        """The running sha256 of the first `length` bytes, in a list; empty when this process has not seen them."""
+        known, digest = self._digests.pop(upload_id, (0, new_sha256()))
+        return [digest] if known == length else []
+
+    def _remember(self, upload_id: str, length: int, digest: "list[_Hash]") -> None:
+        for running in digest:
+            self._digests[upload_id] = (length, running)
+
+    # --- finishing
+
+    def _settle(self, row: UploadRow, target: UploadTarget) -> None:
+        """Finish a whole upload outside of a PATCH; a refusal of the target is in the row."""
+        with self._held(row.owner, target, row.id) as (current, file):
+            if self._is_whole(current):
+                try:
+                    self._finish(current, target, file)
+                except GridError as error:
+                    if error.status >= SERVER_FAULT:
+                        raise
+
+    def _finish(self, row: UploadRow, target: UploadTarget, file: Partial) -> Completion:
+        """Digest into the row, file into the store, then the target. May start again after each of these."""
+        sha256 = row.sha256 or self._whole_digest(row, file)
+        blob = Blob(sha256, row.length)
+        self._store.write(partial(rows.mark_checking, upload_id=row.id, sha256=sha256))
+        if file.length == row.length:
+            file.become(blob, self._blobs)
+        try:
+            self._blobs.size(sha256)
+            upload = FinishedUpload(row.id, row.owner, parse_metadata(row.upload_metadata))
+            done = target.completed(upload, blob)
+        except GridError as error:
+            if error.status < SERVER_FAULT:
+                self._record(row, REJECTED, {"error": error.body()}, target)
+            raise
+        self._record(row, target.done, {"fields": dict(done.fields)}, target)
+        return done
+
+    def _record(self, row: UploadRow, state: str, told: dict[str, Any], target: UploadTarget) -> None:
+        until = self._clock.now() + target.kept
+        self._store.write(partial(rows.mark_outcome, upload_id=row.id, state=state, told=told, expires_at=until))
+
+    def _whole_digest(self, row: UploadRow, file: Partial) -> str:
+        known, digest = self._digests.pop(row.id, (0, new_sha256()))
+        if known != row.length:
+            digest = new_sha256()
+            file.hash_into(digest)
+        return digest.hexdigest()
+
+    # --- looking
+
+    @contextlib.contextmanager
+    def _held(self, owner: str, target: UploadTarget, upload_id: str) -> Iterator[tuple[UploadRow, Partial]]:
+        """The row and its file, held against every other writer, unverified bytes cut off."""
+        with self._partials.exclusive(upload_id) as file:
+            try:
+                row = self._row(owner, target, upload_id)
+                yield self._cut(row, file), file
+            finally:
+                if file.length == 0:
+                    file.remove()
+
+    def _cut(self, row: UploadRow, file: Partial) -> UploadRow:
+        if row.unverified_from is None:
+            return row
+        file.truncate(row.unverified_from)
+        self._store.write(partial(rows.mark_unverified, upload_id=row.id, offset=None))
+        return replace(row, unverified_from=None)
+
+    def _standing(self, owner: str, target: UploadTarget, upload_id: str) -> Progress:
+        row = self._row(owner, target, upload_id)
+        return Progress(row, self._offset(row), {})
+
+    def _row(self, owner: str, target: UploadTarget, upload_id: str) -> UploadRow:
+        row = self._store.read(partial(rows.find, upload_id=upload_id))
+        if row is None or row.owner != owner or row.kind != target.kind:
+            raise UploadNotFound
+        if row.expires_at <= self._clock.now():
+            raise UploadExpired
+        return row
+
+    def _offset(self, row: UploadRow) -> int:
+        if row.state != RECEIVING:
+            return row.length
+        length = self._partials.length(row.id)
+        return length if row.unverified_from is None else min(length, row.unverified_from)
+
+    def _is_whole(self, row: UploadRow) -> bool:
+        return row.is_open and self._offset(row) == row.length
+
+    @staticmethod
+    def _carries(row: UploadRow, expect: Mapping[str, str]) -> bool:
+        metadata = parse_metadata(row.upload_metadata)
+        return all(metadata.get(name) == value for name, value in expect.items())
+
+
+def gathered(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The same bytes in pieces of at least CHUNK, all of them also when the source ends in an error."""
+    buffer = bytearray()
+    try:
+        for chunk in chunks:
+            buffer += chunk
+            if len(buffer) >= CHUNK:
+                yield bytes(buffer)
+                buffer.clear()
+    except GridError:
+        if buffer:
+            yield bytes(buffer)
+        raise
+    if buffer:
+        yield bytes(buffer)

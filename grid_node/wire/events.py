@@ -1,0 +1,106 @@
+"""Event handlers of one namespace: `handler(sid, payload) -> dict`, and the dict is the ack.
+
+An event has no argument or one; none and null both mean `{}`. Whatever a handler raises becomes the ack through the
+server's `error_body`, so an event with an ack id is always answered.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from grid_node.errors import GridError, InvalidMessage, UnknownEvent
+
+Ack = dict[str, Any]
+Handler = Callable[[str, Any], Ack | None]
+Fallback = Callable[[str, str, Any], Ack | None]
+ErrorBody = Callable[[Exception], Ack]
+Observe = Callable[[str, float], None]
+"""Called with the registered event name (`*` for unknown ones) and the seconds the handler took."""
+
+RESERVED = frozenset({"connect", "disconnect", "connect_error", "newListener", "removeListener"})
+FALLBACK = "*"
+
+
+log = logging.getLogger(__name__)
+
+
+def error_body(error: Exception) -> Ack:
+    """The ack of an exception: the house's errors as they are, anything else logged and told without detail."""
+    if isinstance(error, GridError):
+        return error.body()
+    log.error("event failed", exc_info=error)
+    return GridError().body()
+
+
+class EventServer(Protocol):
+    """What `Events` needs of the server."""
+
+    def on(self, event: str, handler: Any, namespace: str | None = None) -> Any: ...
+
+
+class Route:
+    """One registered event. `waits` says that its handler may block, so it runs in a task of its own."""
+
+    __slots__ = ("handler", "name", "waits")
+
+    def __init__(self, name: str, handler: Callable[..., Ack | None], waits: bool = False) -> None:
+        self.name = name
+        self.handler = handler
+        self.waits = waits
+
+    def call(self, sid: str, name: str, payload: Any) -> Ack | None:
+        return self.handler(sid, payload)
+
+
+class FallbackRoute(Route):
+    """Answers the events that have no route: its handler also gets the name, which is the client's text."""
+
+    __slots__ = ()
+
+    def call(self, sid: str, name: str, payload: Any) -> Ack | None:
+        return self.handler(sid, name, payload)
+
+
+def payload_of(arguments: list[Any]) -> Any:
+    """The one argument of an event; none and null are `{}`. Raises InvalidMessage for more."""
+    if len(arguments) > 1:
+        raise InvalidMessage("An event takes one argument at most")
+    value = arguments[0] if arguments else None
+    return {} if value is None else value
+
+
+def unknown_event(_sid: str, _name: str, _payload: Any) -> Ack:
+    raise UnknownEvent
+
+
+class Events:
+    """Registers the events of one namespace. An event without a handler is answered 404 `unknown_event`."""
+
+    def __init__(self, server: EventServer, namespace: str = "/") -> None:
+        self.server = server
+        self.namespace = namespace
+        self.fallback(unknown_event)
+
+    def on(self, name: str, handler: Handler, *, waits: bool = False) -> None:
+        """Answer event `name` with what `handler(sid, payload)` returns.
+
+        A handler that may wait (a long poll, a commit, a lock) must say so with `waits`: the others run in the reader,
+        which is faster, and nothing else of that socket is read meanwhile. Events that wait may overtake each other.
+        """
+        if name in RESERVED or name == FALLBACK:
+            raise ValueError(f"{name} is reserved")
+        self.server.on(name, Route(name, handler, waits), namespace=self.namespace)
+
+    def fallback(self, handler: Fallback, *, waits: bool = False) -> None:
+        """Answer every event that has no handler of its own with `handler(sid, name, payload)`."""
+        self.server.on(FALLBACK, FallbackRoute(FALLBACK, handler, waits), namespace=self.namespace)
+
+    def on_connect(self, handler: Callable[[str, dict[str, Any], Any], None]) -> None:
+        """`handler(sid, environ, auth)` lets the socket in by returning and refuses it by raising."""
+        self.server.on("connect", handler, namespace=self.namespace)
+
+    def on_disconnect(self, handler: Callable[[str, str], None]) -> None:
+        """`handler(sid, reason)` hears of each socket that `on_connect` let in, once."""
+        self.server.on("disconnect", handler, namespace=self.namespace)

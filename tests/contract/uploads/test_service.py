@@ -1,0 +1,425 @@
+"""Uploads from creation to the blob, on every store; the partial file is the truth."""
+
+import base64
+import hashlib
+import resource
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from grid_node.blobs.local import LocalBlobs
+from grid_node.blobs.store import CHUNK, Blob
+from grid_node.clock import ManualClock
+from grid_node.database import Store
+from grid_node.errors import (
+    BodyIncomplete,
+    ChecksumMismatch,
+    Forbidden,
+    GridError,
+    InvalidPayload,
+    OffsetMismatch,
+    RateLimited,
+    Sha256Mismatch,
+    StoreFull,
+    StoreUnavailable,
+    UploadBusy,
+    UploadExpired,
+    UploadNotFound,
+    UploadTooLarge,
+)
+from grid_node.uploads.service import REMEMBERED, Body, UploadService
+from grid_node.uploads.target import Completion, FinishedUpload, StoredTarget
+from grid_node.uploads.tus import Checksum
+from tests.stores import call, store
+
+__all__ = ["store"]
+
+CONTENT = bytes(range(251)) * 3000
+"""753,000 bytes: several pieces of CHUNK and a rest."""
+
+OWNER = "5Owner"
+
+
+@dataclass
+class PublishingTarget:
+    """A kind of upload whose target says what `answers` tells it to say, in that order."""
+
+    answers: list[Completion | GridError]
+    kind: str = "model"
+    max_bytes: int = 10**6
+    open_max: int = 16
+    ttl: float = 1000.0
+    kept: float = 100.0
+    done: str = "published"
+    seen: list[tuple[FinishedUpload, Blob]] = field(default_factory=list)
+
+    def check(self, owner: str, metadata: Mapping[str, str], length: int) -> None:
+        if metadata.get("model_id") == "taken":
+            raise Forbidden
+
+    def completed(self, upload: FinishedUpload, blob: Blob) -> Completion:
+        self.seen.append((upload, blob))
+        answer = self.answers.pop(0)
+        if isinstance(answer, GridError):
+            raise answer
+        return answer
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> LocalBlobs:
+    return LocalBlobs(tmp_path / "blobs", call)
+
+
+@pytest.fixture
+def start(store: Store, blobs: LocalBlobs, clock: ManualClock, tmp_path: Path) -> Callable[[], UploadService]:
+    """Starts the service; again after a crash, on what the one before left."""
+    return lambda: UploadService(store, blobs, clock, tmp_path / "uploads", call)
+
+
+@pytest.fixture
+def uploads(start: Callable[[], UploadService]) -> UploadService:
+    return start()
+
+
+@pytest.fixture
+def target() -> StoredTarget:
+    return StoredTarget("worker", max_bytes=10**6, open_max=16, ttl=1000.0, kept=100.0)
+
+
+def sends(content: bytes, size: int = 64 * 1024) -> Body:
+    def opened(max_bytes: int) -> Iterator[bytes]:
+        if len(content) > max_bytes:
+            raise UploadTooLarge(limit=max_bytes)
+        for at in range(0, len(content), size):
+            yield content[at : at + size]
+
+    return opened
+
+
+def sends_and_fails(content: bytes, error: BaseException) -> Body:
+    def opened(max_bytes: int) -> Iterator[bytes]:
+        yield from sends(content)(max_bytes)
+        raise error
+
+    return opened
+
+
+def metadata(**values: str) -> str:
+    return ",".join(f"{key} {base64.b64encode(value.encode()).decode()}" for key, value in values.items())
+
+
+def sha256_of(content: bytes) -> Checksum:
+    return Checksum("sha256", hashlib.sha256(content).digest())
+
+
+def created(uploads: UploadService, target, length: int = len(CONTENT), **values: str) -> str:
+    return uploads.create(OWNER, target, length, metadata(**values)).id
+
+
+def uploaded(uploads: UploadService, target, **values: str) -> str:
+    upload_id = created(uploads, target, **values)
+    uploads.append(OWNER, target, upload_id, 0, sends(CONTENT))
+    return upload_id
+
+
+def offset_of(uploads: UploadService, target, upload_id: str) -> int:
+    return uploads.find(OWNER, target, upload_id).offset
+
+
+def take(store: Store, uploads: UploadService, upload_id: str, owner: str = OWNER, **expect: str) -> Blob:
+    return store.write(lambda tx: uploads.take(tx, owner, upload_id, expect))
+
+
+def test_an_upload_in_pieces_becomes_a_blob_that_can_be_taken(uploads, target, store, blobs) -> None:
+    upload_id = created(uploads, target)
+    for at in range(0, len(CONTENT), 300_000):
+        progress = uploads.append(OWNER, target, upload_id, at, sends(CONTENT[at : at + 300_000]))
+        assert progress.offset == min(len(CONTENT), at + 300_000)
+    assert progress.row.state == "stored"
+    blob = take(store, uploads, upload_id)
+    assert blob == Blob(hashlib.sha256(CONTENT).hexdigest(), len(CONTENT))
+    assert b"".join(blobs.open(blob.sha256)) == CONTENT
+    assert take(store, uploads, upload_id) == blob
+
+
+def test_a_restart_goes_on_from_the_bytes_on_disk(start, target, store) -> None:
+    before = start()
+    upload_id = created(before, target)
+    before.append(OWNER, target, upload_id, 0, sends(CONTENT[:400_001]))
+    after = start()
+    assert offset_of(after, target, upload_id) == 400_001
+    after.append(OWNER, target, upload_id, 400_001, sends(CONTENT[400_001:]))
+    assert take(store, after, upload_id).sha256 == hashlib.sha256(CONTENT).hexdigest()
+
+
+def test_a_body_that_is_cut_keeps_what_came(uploads, target, store) -> None:
+    upload_id = created(uploads, target)
+    with pytest.raises(BodyIncomplete):
+        uploads.append(OWNER, target, upload_id, 0, sends_and_fails(CONTENT[:400_001], BodyIncomplete()))
+    assert offset_of(uploads, target, upload_id) == 400_001
+    uploads.append(OWNER, target, upload_id, 400_001, sends(CONTENT[400_001:]))
+    assert take(store, uploads, upload_id).sha256 == hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.mark.parametrize("error", [BodyIncomplete(), RuntimeError(), KeyboardInterrupt()])
+def test_a_cut_body_with_a_checksum_leaves_nothing(uploads, target, store, error: BaseException) -> None:
+    upload_id = created(uploads, target)
+    uploads.append(OWNER, target, upload_id, 0, sends(CONTENT[:1000]), sha256_of(CONTENT[:1000]))
+    broken = sends_and_fails(CONTENT[1000:600_000], error)
+    with pytest.raises(type(error)):
+        uploads.append(OWNER, target, upload_id, 1000, broken, sha256_of(CONTENT[1000:]))
+    assert offset_of(uploads, target, upload_id) == 1000
+    uploads.append(OWNER, target, upload_id, 1000, sends(CONTENT[1000:]), sha256_of(CONTENT[1000:]))
+    assert take(store, uploads, upload_id).sha256 == hashlib.sha256(CONTENT).hexdigest()
+
+
+def test_a_wrong_checksum_discards_the_piece(uploads, target, store) -> None:
+    upload_id = created(uploads, target)
+    uploads.append(OWNER, target, upload_id, 0, sends(CONTENT[:1000]))
+    with pytest.raises(ChecksumMismatch) as wrong:
+        uploads.append(OWNER, target, upload_id, 1000, sends(CONTENT[1000:]), sha256_of(b"other"))
+    assert wrong.value.status == 460
+    assert offset_of(uploads, target, upload_id) == 1000
+    uploads.append(OWNER, target, upload_id, 1000, sends(CONTENT[1000:]))
+    assert take(store, uploads, upload_id).sha256 == hashlib.sha256(CONTENT).hexdigest()
+
+
+def test_unverified_bytes_do_not_count_while_they_come_in(start, target) -> None:
+    """And so not after a crash either: the second service stands for the one after it."""
+    uploads, other = start(), start()
+    upload_id = created(uploads, target)
+    uploads.append(OWNER, target, upload_id, 0, sends(CONTENT[:1000]))
+    seen: list[int] = []
+
+    def body(_: int) -> Iterator[bytes]:
+        for _ in range(2):
+            yield CONTENT[1000 : 1000 + CHUNK]
+            seen.append(offset_of(other, target, upload_id))
+
+    sent = CONTENT[1000 : 1000 + CHUNK] * 2
+    uploads.append(OWNER, target, upload_id, 1000, body, sha256_of(sent))
+    assert seen == [1000, 1000]
+    assert offset_of(other, target, upload_id) == 1000 + len(sent)
+
+
+def test_two_at_the_same_time_is_busy(start, target) -> None:
+    uploads, other = start(), start()
+    upload_id = created(uploads, target)
+    refused: list[str] = []
+
+    def body(_: int) -> Iterator[bytes]:
+        yield CONTENT[:1000]
+        for second in (uploads, other):
+            with pytest.raises(UploadBusy) as busy:
+                second.append(OWNER, target, upload_id, 0, sends(b"x"))
+            refused.append(busy.value.code)
+            with pytest.raises(UploadBusy):
+                second.terminate(OWNER, target, upload_id)
+
+    assert uploads.append(OWNER, target, upload_id, 0, body).offset == 1000
+    assert refused == ["upload_busy", "upload_busy"]
+    assert uploads.append(OWNER, target, upload_id, 1000, sends(b"x")).offset == 1001
+
+
+@pytest.mark.parametrize("offset", [0, 999, 1001, 10**12])
+def test_a_wrong_offset_is_refused_and_told(uploads, target, offset: int) -> None:
+    upload_id = created(uploads, target)
+    uploads.append(OWNER, target, upload_id, 0, sends(CONTENT[:1000]))
+    with pytest.raises(OffsetMismatch) as wrong:
+        uploads.append(OWNER, target, upload_id, offset, sends(b"x"))
+    assert wrong.value.body()["offset"] == 1000
+
+
+def test_more_bytes_than_announced_are_refused(uploads, target) -> None:
+    upload_id = created(uploads, target, length=10)
+    with pytest.raises(UploadTooLarge):
+        uploads.append(OWNER, target, upload_id, 0, sends(b"01234567890"))
+    assert offset_of(uploads, target, upload_id) == 0
+
+
+def test_a_full_disk_keeps_what_was_written_and_goes_on_later(uploads, target, store) -> None:
+    upload_id = created(uploads, target)
+    uploads.append(OWNER, target, upload_id, 0, sends(CONTENT[:300_000]))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (310_000, hard))
+    try:
+        with pytest.raises((StoreFull, StoreUnavailable)):
+            uploads.append(OWNER, target, upload_id, 300_000, sends(CONTENT[300_000:]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert offset_of(uploads, target, upload_id) == 300_000
+    uploads.append(OWNER, target, upload_id, 300_000, sends(CONTENT[300_000:]))
+    assert take(store, uploads, upload_id).sha256 == hashlib.sha256(CONTENT).hexdigest()
+
+
+def test_an_upload_belongs_to_its_owner_and_its_kind(uploads, target, store) -> None:
+    upload_id = uploaded(uploads, target)
+    other_kind = PublishingTarget([])
+    for owner, kind in (("5Other", target), (OWNER, other_kind)):
+        with pytest.raises(UploadNotFound):
+            uploads.find(owner, kind, upload_id)
+        with pytest.raises(UploadNotFound):
+            uploads.append(owner, kind, upload_id, 0, sends(b"x"))
+        with pytest.raises(UploadNotFound):
+            uploads.terminate(owner, kind, upload_id)
+    with pytest.raises(UploadNotFound):
+        take(store, uploads, upload_id, owner="5Other")
+
+
+@pytest.mark.parametrize("upload_id", ["", "..", "../blobs", "x" * 65, "é", "0" * 32])
+def test_an_unknown_id_is_not_found(uploads, target, store, upload_id: str) -> None:
+    with pytest.raises(UploadNotFound):
+        uploads.find(OWNER, target, upload_id)
+    with pytest.raises(UploadNotFound):
+        take(store, uploads, upload_id)
+
+
+def test_an_upload_is_taken_only_for_what_it_was_made_for(uploads, target, store) -> None:
+    upload_id = uploaded(uploads, target, lease_id="L1")
+    with pytest.raises(UploadNotFound):
+        take(store, uploads, upload_id, lease_id="L2")
+    assert take(store, uploads, upload_id, lease_id="L1").size == len(CONTENT)
+
+
+def test_an_incomplete_upload_cannot_be_taken(uploads, target, store) -> None:
+    upload_id = created(uploads, target)
+    uploads.append(OWNER, target, upload_id, 0, sends(CONTENT[:-1]))
+    with pytest.raises(BodyIncomplete):
+        take(store, uploads, upload_id)
+
+
+def test_an_expired_upload_is_gone_then_unknown_and_leaves_no_file(uploads, target, clock, tmp_path) -> None:
+    upload_id = created(uploads, target)
+    uploads.append(OWNER, target, upload_id, 0, sends(b"x"))
+    clock.advance(target.ttl)
+    with pytest.raises(UploadExpired):
+        uploads.find(OWNER, target, upload_id)
+    with pytest.raises(UploadExpired):
+        uploads.append(OWNER, target, upload_id, 1, sends(b"x"))
+    assert uploads.expire() == 1
+    assert list((tmp_path / "uploads").iterdir()) == []
+    with pytest.raises(UploadExpired):
+        uploads.find(OWNER, target, upload_id)
+    clock.advance(REMEMBERED + 1)
+    assert uploads.expire() == 0
+    with pytest.raises(UploadNotFound):
+        uploads.find(OWNER, target, upload_id)
+
+
+def test_expiry_leaves_living_uploads_alone(uploads, target) -> None:
+    upload_id = created(uploads, target)
+    uploads.append(OWNER, target, upload_id, 0, sends(CONTENT[:1000]))
+    assert uploads.expire() == 0
+    assert offset_of(uploads, target, upload_id) == 1000
+
+
+def test_the_blob_is_referenced_until_the_upload_is_past_its_time(uploads, target, clock, store) -> None:
+    upload_id = uploaded(uploads, target)
+    digest = take(store, uploads, upload_id).sha256
+    assert uploads.referenced([digest, "0" * 64]) == {digest}
+    clock.advance(target.kept)
+    assert uploads.referenced([digest]) == set()
+    with pytest.raises(UploadExpired):
+        take(store, uploads, upload_id)
+
+
+def test_a_terminated_upload_is_unknown(uploads, target, tmp_path) -> None:
+    upload_id = created(uploads, target)
+    uploads.append(OWNER, target, upload_id, 0, sends(CONTENT[:1000]))
+    uploads.terminate(OWNER, target, upload_id)
+    assert list((tmp_path / "uploads").iterdir()) == []
+    for again in (uploads.find, uploads.terminate):
+        with pytest.raises(UploadNotFound):
+            again(OWNER, target, upload_id)
+
+
+def test_open_uploads_of_an_owner_are_bounded_also_when_made_together(uploads, store) -> None:
+    target = StoredTarget("worker", max_bytes=100, open_max=4, ttl=1000.0)
+
+    def make(_: int) -> str | None:
+        try:
+            return created(uploads, target, length=1)
+        except RateLimited:
+            return None
+
+    with ThreadPoolExecutor(8) as pool:
+        made = [upload_id for upload_id in pool.map(make, range(16)) if upload_id]
+    assert len(made) == 4
+    assert uploads.create("5Other", target, 1, "").id
+    uploads.terminate(OWNER, target, made[0])
+    assert make(0)
+    uploads.append(OWNER, target, made[1], 0, sends(b"x"))
+    assert make(0) is None
+    take(store, uploads, made[1])
+    assert make(0)
+
+
+def test_what_the_target_refuses_at_creation_is_never_made(uploads, tmp_path) -> None:
+    with pytest.raises(Forbidden):
+        created(uploads, PublishingTarget([]), model_id="taken")
+    with pytest.raises(InvalidPayload):
+        uploads.create(OWNER, PublishingTarget([]), 1, "key not-base64")
+
+
+def test_the_target_is_told_once_and_its_answer_is_kept(uploads) -> None:
+    target = PublishingTarget([Completion({"model_id": "m1", "version": 2}, {"Model-Id": "m1"})])
+    upload_id = created(uploads, target, model_id="m1")
+    progress = uploads.append(OWNER, target, upload_id, 0, sends(CONTENT))
+    assert progress.headers == {"Model-Id": "m1"}
+    [(finished, blob)] = target.seen
+    assert (finished.id, finished.owner, finished.metadata) == (upload_id, OWNER, {"model_id": "m1"})
+    assert blob.sha256 == hashlib.sha256(CONTENT).hexdigest()
+    row = uploads.find(OWNER, target, upload_id).row
+    assert (row.state, row.told) == ("published", {"fields": {"model_id": "m1", "version": 2}})
+
+
+def test_what_the_target_refuses_at_the_end_is_rejected_and_drops_the_bytes(uploads, blobs) -> None:
+    target = PublishingTarget([Sha256Mismatch()])
+    upload_id = created(uploads, target)
+    with pytest.raises(Sha256Mismatch):
+        uploads.append(OWNER, target, upload_id, 0, sends(CONTENT))
+    row = uploads.find(OWNER, target, upload_id).row
+    assert row.state == "rejected"
+    assert row.told["error"]["code"] == "sha256_mismatch"
+    assert uploads.referenced([row.sha256]) == set()
+
+
+def test_a_fault_of_ours_at_the_end_is_made_good_after_a_restart(start) -> None:
+    target = PublishingTarget([StoreUnavailable(retry_after=1), Completion({"model_id": "m1"})])
+    before = start()
+    upload_id = created(before, target)
+    with pytest.raises(StoreUnavailable):
+        before.append(OWNER, target, upload_id, 0, sends(CONTENT))
+    after = start()
+    after.recover(target)
+    assert len(target.seen) == 2
+    assert after.find(OWNER, target, upload_id).row.state == "published"
+
+
+def test_a_whole_file_without_an_answer_is_finished_at_the_next_look(start, target, tmp_path, store) -> None:
+    """The node died between the last byte and the digest."""
+    before = start()
+    upload_id = created(before, target)
+    before.append(OWNER, target, upload_id, 0, sends(CONTENT[:1000]))
+    with (tmp_path / "uploads" / upload_id).open("ab") as file:
+        file.write(CONTENT[1000:])
+    after = start()
+    progress = after.find(OWNER, target, upload_id)
+    assert (progress.offset, progress.row.state) == (len(CONTENT), "stored")
+    assert take(store, after, upload_id).sha256 == hashlib.sha256(CONTENT).hexdigest()
+
+
+def test_a_repeated_last_piece_is_told_where_the_upload_stands(uploads, target) -> None:
+    upload_id = uploaded(uploads, target)
+    with pytest.raises(OffsetMismatch) as wrong:
+        uploads.append(OWNER, target, upload_id, 0, sends(CONTENT))
+    assert wrong.value.body()["offset"] == len(CONTENT)
+    assert uploads.append(OWNER, target, upload_id, len(CONTENT), sends(b"")).offset == len(CONTENT)

@@ -1,0 +1,58 @@
+"""The stores over which contract tests run: SQLite with group commit, SQLite direct, PostgreSQL."""
+
+import contextlib
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from grid_node.database import Base, DirectStore, GroupCommitStore, Store, make_engine
+
+POSTGRES = "postgresql+psycopg://postgres@127.0.0.1:5432/"
+
+
+def _reachable(port: int) -> bool:
+    with contextlib.closing(socket.socket()) as probe:
+        probe.settimeout(0.5)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def call(function, *args):
+    return function(*args)
+
+
+@contextlib.contextmanager
+def postgres_database() -> Iterator[str]:
+    """URL of an empty PostgreSQL database of its own; skips where no server listens."""
+    if not _reachable(5432):
+        pytest.skip("no PostgreSQL on 127.0.0.1:5432")
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    name = f"grid_test_{os.getpid()}_{uuid.uuid4().hex[:8]}"
+    admin = create_engine(POSTGRES + "postgres", isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    try:
+        yield POSTGRES + name
+    finally:
+        with admin.connect() as connection:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        admin.dispose()
+
+
+@pytest.fixture(params=["sqlite-group", "sqlite-direct", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """An empty store with every table; a contract test runs once on each kind."""
+    with contextlib.ExitStack() as stack:
+        if request.param == "postgresql":
+            url = stack.enter_context(postgres_database())
+        else:
+            url = f"sqlite:///{tmp_path / 'grid.db'}"
+        engine = make_engine(url)
+        Base.metadata.create_all(engine)
+        made = GroupCommitStore(engine, call) if request.param == "sqlite-group" else DirectStore(engine)
+        stack.callback(made.close)
+        yield made
