@@ -12,6 +12,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from events.server import SocketFace
 from grid_node.adapters import KeyGate, ResultSignatures, StoredUploads, WorkerAuthentication, WorkerRegistry
 from grid_node.blobs.factory import make_blobs
+from grid_node.census import Census
 from grid_node.cli import register_commands
 from grid_node.clock import Clock, SystemClock
 from grid_node.database import DirectStore, GroupCommitStore, Offload, Store, db, engine_options, set_pragmas
@@ -124,6 +125,7 @@ def _services(settings: Settings, clock: Clock, store: Store, offload: Offload) 
         kinds,
     )
     jobs = ScoringJobs(store, clock, settings, verdicts)
+    metrics = Metrics()
     return Services(
         settings=settings,
         clock=clock,
@@ -146,7 +148,8 @@ def _services(settings: Settings, clock: Clock, store: Store, offload: Offload) 
         scoring_jobs=jobs,
         job_queue=JobQueue(make_huey(settings)),
         supervisor=Supervisor(settings, settings.scoring_processes, jobs.process_died),
-        metrics=Metrics(),
+        metrics=metrics,
+        census=Census(store, clock, metrics, kinds),
         authentication=WorkerAuthentication(
             settings, clock, keys, Authenticator(node_key, metagraph, clock, settings), node_key, kinds
         ),

@@ -9,6 +9,9 @@ if MODE == "eventlet":
 
     eventlet.monkey_patch()
     os.environ.setdefault("PSYCOPG_WAIT_FUNC", "wait_selector")
+    native_write = eventlet.patcher.original("os").write
+else:
+    native_write = os.write
 
 import signal
 import sys
@@ -31,19 +34,23 @@ except BadSetting as error:
 node = app.extensions["grid_node"]
 node.start()
 _before: Any = signal.getsignal(signal.SIGTERM)
+_read_end, _write_end = os.pipe()
 
 
-def _drain(signum: int, frame: FrameType | None) -> None:
+def _on_sigterm(signum: int, _frame: FrameType | None) -> None:
+    """A handler may run inside the hub, where nothing may wait: it only wakes the thread that drains."""
+    native_write(_write_end, b"!")
+
+
+def _drain() -> None:
     """SIGTERM: let go of every connection in order, then let the server do its own part."""
-    threading.Thread(target=_stop, args=(signum, frame), daemon=True).start()
-
-
-def _stop(signum: int, frame: FrameType | None) -> None:
+    os.read(_read_end, 1)
     node.stop()
     if callable(_before):
-        _before(signum, frame)
+        _before(signal.SIGTERM, None)
     else:
-        sys.exit(0)
+        os._exit(0)
 
 
-signal.signal(signal.SIGTERM, _drain)
+threading.Thread(target=_drain, name="grid-drain", daemon=True).start()
+signal.signal(signal.SIGTERM, _on_sigterm)

@@ -29,7 +29,7 @@ class SocketFace:
         self.server = build_server(
             async_mode=settings.async_mode,
             limits=WireLimits(message_bytes=settings.message_max, connections=settings.sockets_max),
-            error_body=error_to_ack,
+            error_body=self._error_body,
             observe=self._observe,
             cors_allowed_origins=_origins(settings.cors_origins),
         )
@@ -76,6 +76,15 @@ class SocketFace:
         for sid in self.workers.sids():
             self.publisher.closing(sid, WORKERS, SHUTDOWN)
         self.server.eio.close_all()
+
+    def connections(self) -> dict[str, int]:
+        """Open sockets by face."""
+        return {"client": len(self.clients), "worker": len(self.workers)}
+
+    def _error_body(self, error: Exception) -> dict[str, Any]:
+        body = error_to_ack(error)
+        self._services.metrics.errors.labels(body["code"]).inc()
+        return body
 
     def _observe(self, event: str, seconds: float) -> None:
         self._services.metrics.ack.labels(event).observe(seconds)

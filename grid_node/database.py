@@ -10,6 +10,7 @@ Units are short, never wait, and know nothing of threads: on SQLite they run one
 
 import _thread
 import logging
+import sqlite3
 import threading
 import time
 from collections import deque
@@ -17,12 +18,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import Connection, CursorResult, Engine, MetaData, Table, create_engine, event
+from sqlalchemy import Connection, Engine, MetaData, Table, create_engine, event
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.sql import Executable
 
 from grid_node.errors import GridError, StoreFull, StoreUnavailable
+from grid_node.statements import Prepared
 
 log = logging.getLogger(__name__)
 
@@ -52,13 +54,17 @@ db = SQLAlchemy(model_class=Base)
 class Transaction:
     """What a unit of work is given: SQL on one connection, and things to do once it is committed."""
 
-    __slots__ = ("_on_commit", "connection")
+    __slots__ = ("_driver", "_on_commit", "connection")
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, driver: Any = None) -> None:
         self.connection = connection
+        self._driver = driver
         self._on_commit: list[Callable[[], None]] = []
 
-    def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[Any]:
+    def execute(self, statement: Executable | Prepared, parameters: Any = None) -> Any:
+        """SQLAlchemy's result, or for a prepared statement one with the same methods."""
+        if isinstance(statement, Prepared):
+            return statement.run(self.connection, self._driver, parameters)
         return self.connection.execute(statement, parameters)
 
     @property
@@ -109,7 +115,7 @@ def make_engine(url: str, *, pool: int = 32) -> Engine:
 
 def engine_options(url: str, pool: int) -> dict[str, Any]:
     if url.startswith("sqlite"):
-        return {"connect_args": {"check_same_thread": False, "timeout": 5}}
+        return {"connect_args": {"check_same_thread": False, "timeout": 5, "cached_statements": 512}}
     return {"pool_size": pool, "max_overflow": 0, "pool_pre_ping": True}
 
 
@@ -128,6 +134,11 @@ def set_pragmas(engine: Engine) -> None:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
+def sqlite_driver(connection: Connection) -> Any:
+    """The driver's own connection, for prepared statements; None on every other database."""
+    return connection.connection.dbapi_connection if connection.dialect.name == "sqlite" else None
+
+
 class DirectStore:
     """Each unit in a transaction of its own, in the calling thread."""
 
@@ -138,9 +149,9 @@ class DirectStore:
     def write(self, unit: Unit[T]) -> T:
         try:
             with self.engine.begin() as connection:
-                transaction = Transaction(connection)
+                transaction = Transaction(connection, sqlite_driver(connection))
                 result = unit(transaction)
-        except DBAPIError as error:
+        except (DBAPIError, sqlite3.Error) as error:
             raise _translated(error) from error
         transaction.committed()
         return result
@@ -148,10 +159,11 @@ class DirectStore:
     def read(self, unit: Unit[T]) -> T:
         try:
             with self._reads.connect() as connection:
-                if connection.dialect.name == "sqlite":
-                    connection.exec_driver_sql("BEGIN")
-                return unit(Transaction(connection))
-        except DBAPIError as error:
+                driver = sqlite_driver(connection)
+                if driver is not None:
+                    driver.execute("BEGIN")
+                return unit(Transaction(connection, driver))
+        except (DBAPIError, sqlite3.Error) as error:
             raise _translated(error) from error
 
     def close(self) -> None:
@@ -233,7 +245,7 @@ class GroupCommitStore(DirectStore):
         try:
             self._commit(batch)
         except Exception as error:
-            if not isinstance(error, GridError | DBAPIError):
+            if not isinstance(error, GridError | DBAPIError | sqlite3.Error):
                 log.exception("the writer failed")
             self._disconnect()
             for pending in batch:
@@ -256,7 +268,7 @@ class GroupCommitStore(DirectStore):
 
     def _run_unit(self, pending: _Pending[Any], connection: Connection, driver: Any) -> None:
         driver.execute("SAVEPOINT unit")
-        pending.transaction = Transaction(connection)
+        pending.transaction = Transaction(connection, driver)
         try:
             pending.result = pending.unit(pending.transaction)
         except Exception as error:  # noqa: BLE001 - raised again in the caller
@@ -294,12 +306,10 @@ class GroupCommitStore(DirectStore):
 
 def _translated(error: BaseException) -> BaseException:
     """Errors of the database as the house's own; every other error stays what it is."""
-    if not isinstance(error, OperationalError):
-        cause = getattr(error, "orig", error)
-        if "disk is full" in str(cause):
-            return StoreFull(retry_after=60)
-        return error
-    text = str(error.orig)
-    if "full" in text or "No space" in text:
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(cause, sqlite3.Error) and "disk is full" in str(cause):
         return StoreFull(retry_after=60)
-    return StoreUnavailable(retry_after=1)
+    if isinstance(error, OperationalError | sqlite3.OperationalError):
+        full = "No space" in str(cause)
+        return StoreFull(retry_after=60) if full else StoreUnavailable(retry_after=1)
+    return error

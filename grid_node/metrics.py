@@ -14,13 +14,18 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.tasks = Gauge("grid_tasks", "Tasks by state", ["state"], registry=self.registry)
+        self.tasks = Gauge("grid_tasks", "Unfinished tasks by state", ["state"], registry=self.registry)
+        self.tasks_ended = Counter(
+            "grid_tasks_ended_total", "Tasks that ended since this process started", ["state"], registry=self.registry
+        )
         self.queue = Gauge(
             "grid_queue_depth", "Tasks that wait for their first worker", ["kind"], registry=self.registry
         )
         self.scoring_queue = Gauge("grid_scoring_queue_depth", "Results that wait for a score", registry=self.registry)
         self.pulls = Gauge("grid_pulls_waiting", "Pulls that wait for a task", registry=self.registry)
-        self.connections = Gauge("grid_connections", "Open connections", ["face"], registry=self.registry)
+        self.connections = Gauge(
+            "grid_connections", "Open connections by face: client, worker, websocket", ["face"], registry=self.registry
+        )
         self.hub_gap = Gauge(
             "grid_hub_gap_max_seconds", "Longest pause of the hub in the last minute", registry=self.registry
         )

@@ -24,6 +24,8 @@ class Sockets(Protocol):
 
     def shut_down(self) -> None: ...
 
+    def connections(self) -> dict[str, int]: ...
+
 
 class Node:
     """Starts and stops the background work of one process."""
@@ -46,7 +48,7 @@ class Node:
         if down:
             log.info("leases extended by %.1f s of down time", down)
         grid.lifecycle.changed = self._changed
-        grid.leases.enqueue = grid.job_queue.enqueue
+        grid.leases.enqueue = self._enqueue
         grid.dispatcher.observe = grid.metrics.dispatch.observe
         grid.streams.start_tail()
         grid.job_queue.start()
@@ -79,6 +81,10 @@ class Node:
         grid.bells.close()
         grid.store.close()
 
+    def _enqueue(self, lease_id: str) -> None:
+        self.services.census.submitted(lease_id)
+        self.services.job_queue.enqueue(lease_id)
+
     def _changed(self) -> None:
         self.services.dispatcher.signal()
         self.services.tending.signal()
@@ -103,6 +109,7 @@ class Node:
         grid = self.services
         grid.scoring_jobs.sweep(grid.job_queue.enqueue)
         grid.keys.flush_uses()
+        grid.census.look_at_events()
 
     def _purge(self) -> None:
         grid = self.services

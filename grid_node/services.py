@@ -8,6 +8,7 @@ from flask import current_app
 
 from grid_node.adapters import WorkerAuthentication
 from grid_node.blobs.store import Blobs
+from grid_node.census import Census
 from grid_node.clock import Clock
 from grid_node.database import Store
 from grid_node.generation.dispatch import Dispatcher
@@ -55,6 +56,7 @@ class Services:
     job_queue: JobQueue
     supervisor: Supervisor
     metrics: Metrics
+    census: Census
     authentication: WorkerAuthentication
     draining: bool = False
 

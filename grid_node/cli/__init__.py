@@ -1,7 +1,16 @@
-"""The command line: `flask keys|miners|scorer|tasks ...`."""
+"""The command line: `flask keys|miners|scorer|tasks ...` and `flask shell`."""
 
 from flask import Flask
 
+from grid_node.cli.keys import keys_cli
+from grid_node.cli.miners import miners_cli
+from grid_node.cli.scorer import scorer_cli
+from grid_node.cli.shell import at_hand
+from grid_node.cli.tasks import tasks_cli
+
 
 def register_commands(app: Flask) -> None:
-    """Every command group."""
+    """Every command group, and what `flask shell` opens with."""
+    for group in (keys_cli, miners_cli, scorer_cli, tasks_cli):
+        app.cli.add_command(group)
+    app.shell_context_processor(at_hand)

@@ -22,6 +22,7 @@ from grid_node.generation.leases import Leases
 from grid_node.generation.lifecycle import Lifecycle
 from grid_node.generation.tables import Copy, KeyTurn, Task
 from grid_node.settings import Settings
+from grid_node.statements import prepared
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +42,12 @@ _OPEN = (
     .join(turns, turns.c.key_id == tasks.c.key_id, isouter=True)
     .where(tasks.c.finished_at.is_(None), tasks.c.deadline > bindparam("now"))
 )
-_FOR_ALL = _OPEN.where(_SLOT_FREE).order_by("rank", "turn", tasks.c.number).limit(CANDIDATES)
-_FOR_STRONG = _OPEN.where(_SLOT_FREE | ~tasks.c.strong_taken).order_by("rank", "turn", tasks.c.number).limit(CANDIDATES)
-_HAD = select(copies.c.task_id, copies.c.worker).where(copies.c.task_id.in_(bindparam("ids", expanding=True)))
-_TAKE_SLOT = (
+_FOR_ALL = prepared(_OPEN.where(_SLOT_FREE).order_by("rank", "turn", tasks.c.number).limit(CANDIDATES))
+_FOR_STRONG = prepared(
+    _OPEN.where(_SLOT_FREE | ~tasks.c.strong_taken).order_by("rank", "turn", tasks.c.number).limit(CANDIDATES)
+)
+_HAD = prepared(select(copies.c.task_id, copies.c.worker).where(copies.c.task_id.in_(bindparam("ids", expanding=True))))
+_TAKE_SLOT = prepared(
     update(tasks)
     .where(tasks.c.id == bindparam("task_id"), tasks.c.finished_at.is_(None))
     .values(
@@ -55,9 +58,9 @@ _TAKE_SLOT = (
         due_at=bindparam("due"),
     )
 )
-_START = update(tasks).where(tasks.c.id == bindparam("task_id")).values(started_at=bindparam("now"))
-_TURN = update(turns).where(turns.c.key_id == bindparam("key")).values(turn=bindparam("number"))
-_NEWEST = select(func.coalesce(func.max(turns.c.turn), 0))
+_START = prepared(update(tasks).where(tasks.c.id == bindparam("task_id")).values(started_at=bindparam("now")))
+_TURN = prepared(update(turns).where(turns.c.key_id == bindparam("key")).values(turn=bindparam("number")))
+_NEWEST = prepared(select(func.coalesce(func.max(turns.c.turn), 0)))
 
 
 @dataclass(eq=False)

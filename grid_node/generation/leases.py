@@ -24,15 +24,16 @@ from grid_node.generation.lifecycle import TASK, Lifecycle, feedback_body
 from grid_node.generation.tables import Copy, Task
 from grid_node.generation.verdicts import COPY, Verdicts
 from grid_node.settings import Settings
+from grid_node.statements import prepared
 from grid_node.streams.service import Streams
 
 tasks = Task.__table__
 copies = Copy.__table__
 
-_LIVE = (
+_LIVE = prepared(
     select(copies).where(copies.c.worker == bindparam("worker"), copies.c.state == "leased").order_by(copies.c.number)
 )
-_RENEW = (
+_RENEW = prepared(
     update(copies)
     .where(
         copies.c.lease_id == bindparam("lease"),
@@ -41,7 +42,7 @@ _RENEW = (
     )
     .values(lease_expires_at=bindparam("expires"))
 )
-_SUBMIT = (
+_SUBMIT = prepared(
     update(copies)
     .where(copies.c.lease_id == bindparam("lease"), copies.c.sha256.is_(None))
     .values(
@@ -55,9 +56,9 @@ _SUBMIT = (
         job_due_at=bindparam("job_due"),
     )
 )
-_STATE = update(copies).where(copies.c.lease_id == bindparam("lease")).values(state=bindparam("new_state"))
-_SCORING = select(func.count()).where(copies.c.state == "scoring")
-_INSERT = insert(copies)
+_STATE = prepared(update(copies).where(copies.c.lease_id == bindparam("lease")).values(state=bindparam("new_state")))
+_SCORING = prepared(select(func.count()).where(copies.c.state == "scoring"))
+_INSERT = prepared(insert(copies))
 
 INLINE_MAX = 4096
 """Results of inline kinds up to so many bytes live in their row and share its commit; larger ones are blobs."""

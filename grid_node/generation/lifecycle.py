@@ -17,24 +17,25 @@ from grid_node.generation.selection import Decision, Rules, counts, decide
 from grid_node.generation.tables import Copy, Task
 from grid_node.generation.views import error_view, result_view, statistics_view
 from grid_node.settings import Settings
+from grid_node.statements import prepared
 from grid_node.streams.service import Streams
 
 tasks = Task.__table__
 copies = Copy.__table__
 
-TASK = select(tasks).where(tasks.c.id == bindparam("id")).with_for_update()
-COPIES = select(copies).where(copies.c.task_id == bindparam("id")).order_by(copies.c.number)
-_PLAN = (
+TASK = prepared(select(tasks).where(tasks.c.id == bindparam("id")).with_for_update())
+COPIES = prepared(select(copies).where(copies.c.task_id == bindparam("id")).order_by(copies.c.number))
+_PLAN = prepared(
     update(tasks)
     .where(tasks.c.id == bindparam("task_id"))
     .values(due_at=bindparam("due"), settle_at=bindparam("settle"))
 )
-_ADVANCE = (
+_ADVANCE = prepared(
     update(tasks)
     .where(tasks.c.id == bindparam("task_id"))
     .values(status=bindparam("new_status"), seq=bindparam("new_seq"))
 )
-_END = (
+_END = prepared(
     update(tasks)
     .where(tasks.c.id == bindparam("task_id"))
     .values(
@@ -46,12 +47,12 @@ _END = (
         open_slots=0,
     )
 )
-_CANCEL_COPIES = (
+_CANCEL_COPIES = prepared(
     update(copies)
     .where(copies.c.task_id == bindparam("id"), copies.c.state.in_(("leased", "scoring")))
     .values(state="cancelled")
 )
-_REOPEN = (
+_REOPEN = prepared(
     update(tasks)
     .where(
         tasks.c.id == bindparam("task_id"),

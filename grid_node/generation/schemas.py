@@ -177,7 +177,7 @@ def load(schema: Schema, payload: Any) -> dict[str, Any]:
     if not isinstance(payload, Mapping):
         raise InvalidPayload(fields={"_schema": ["must be an object"]})
     try:
-        return dict(schema.load(payload))  # type: ignore[arg-type]
+        return dict(schema.load(payload))
     except ValidationError as error:
         raise InvalidPayload(fields=error.normalized_messages()) from None
 

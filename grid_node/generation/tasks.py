@@ -29,6 +29,7 @@ from grid_node.generation.selection import ENDED
 from grid_node.generation.tables import Copy, Task
 from grid_node.generation.views import task_view
 from grid_node.settings import Settings
+from grid_node.statements import prepared
 from grid_node.streams.service import Entry, Streams
 
 tasks = Task.__table__
@@ -37,22 +38,24 @@ copies = Copy.__table__
 IDEMPOTENCY_S = 86400.0
 """How long an idempotency key stands for its task."""
 
-_INSERT = insert(tasks)
-_BY_IDEMPOTENCY = (
+_INSERT = prepared(insert(tasks))
+_BY_IDEMPOTENCY = prepared(
     select(tasks)
     .where(tasks.c.key_id == bindparam("key"), tasks.c.idempotency_key == bindparam("idem"))
     .with_for_update()
 )
-_FORGET_IDEMPOTENCY = (
+_FORGET_IDEMPOTENCY = prepared(
     update(tasks).where(tasks.c.number == bindparam("row")).values(idempotency_key=None, request_digest=None)
 )
-_QUEUED = (
+_QUEUED = prepared(
     select(tasks.c.key_id, func.count().label("waiting")).where(tasks.c.status == "queued").group_by(tasks.c.key_id)
 )
-_QUEUED_BEFORE = select(func.count()).where(
-    tasks.c.status == "queued", tasks.c.key_id == bindparam("key"), tasks.c.number < bindparam("row")
+_QUEUED_BEFORE = prepared(
+    select(func.count()).where(
+        tasks.c.status == "queued", tasks.c.key_id == bindparam("key"), tasks.c.number < bindparam("row")
+    )
 )
-_ACTIVE = select(func.count()).where(tasks.c.key_id == bindparam("key"), tasks.c.finished_at.is_(None))
+_ACTIVE = prepared(select(func.count()).where(tasks.c.key_id == bindparam("key"), tasks.c.finished_at.is_(None)))
 
 
 class Caller(Protocol):

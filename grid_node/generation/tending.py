@@ -13,6 +13,7 @@ from grid_node.generation.leases import Leases
 from grid_node.generation.lifecycle import Lifecycle
 from grid_node.generation.tables import Copy, Heartbeat, Task
 from grid_node.settings import Settings
+from grid_node.statements import prepared
 
 log = logging.getLogger(__name__)
 
@@ -26,27 +27,27 @@ DOWN_MAX = 600.0
 """Seconds by which a restart extends leases at most."""
 HEARTBEAT_EVERY = 5.0
 
-_DUE = (
+_DUE = prepared(
     select(tasks.c.id)
     .where(tasks.c.finished_at.is_(None), tasks.c.due_at <= bindparam("now"))
     .order_by(tasks.c.due_at)
     .limit(BATCH)
 )
-_NEXT = select(func.min(tasks.c.due_at)).where(tasks.c.finished_at.is_(None))
-_EXPIRED = (
+_NEXT = prepared(select(func.min(tasks.c.due_at)).where(tasks.c.finished_at.is_(None)))
+_EXPIRED = prepared(
     select(copies)
     .where(copies.c.state == "leased", copies.c.lease_expires_at <= bindparam("now"))
     .order_by(copies.c.lease_expires_at)
     .limit(BATCH)
 )
-_NEXT_EXPIRY = select(func.min(copies.c.lease_expires_at)).where(copies.c.state == "leased")
-_EXTEND = (
+_NEXT_EXPIRY = prepared(select(func.min(copies.c.lease_expires_at)).where(copies.c.state == "leased"))
+_EXTEND = prepared(
     update(copies)
     .where(copies.c.state == "leased")
     .values(lease_expires_at=copies.c.lease_expires_at + bindparam("down"))
 )
-_BEAT = update(heartbeats).where(heartbeats.c.id == 1).values(at=bindparam("now"))
-_LAST_BEAT = select(heartbeats.c.at).where(heartbeats.c.id == 1)
+_BEAT = prepared(update(heartbeats).where(heartbeats.c.id == 1).values(at=bindparam("now")))
+_LAST_BEAT = prepared(select(heartbeats.c.at).where(heartbeats.c.id == 1))
 
 
 class Tending:

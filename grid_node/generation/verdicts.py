@@ -11,13 +11,14 @@ from grid_node.generation.lifecycle import COPIES, TASK, Lifecycle, feedback_bod
 from grid_node.generation.tables import Copy, Task
 from grid_node.generation.views import result_view
 from grid_node.settings import Settings
+from grid_node.statements import prepared
 from grid_node.streams.service import Streams
 
 tasks = Task.__table__
 copies = Copy.__table__
 
-COPY = select(copies).where(copies.c.lease_id == bindparam("lease")).with_for_update()
-_JUDGE = (
+COPY = prepared(select(copies).where(copies.c.lease_id == bindparam("lease")).with_for_update())
+_JUDGE = prepared(
     update(copies)
     .where(copies.c.lease_id == bindparam("lease"))
     .values(
@@ -32,7 +33,7 @@ _JUDGE = (
         job_until=None,
     )
 )
-_FIRST = update(tasks).where(tasks.c.id == bindparam("task_id")).values(first_result_at=bindparam("now"))
+_FIRST = prepared(update(tasks).where(tasks.c.id == bindparam("task_id")).values(first_result_at=bindparam("now")))
 
 FRAUD = frozenset({"bad_signature", "sha256_mismatch", "recycled_asset"})
 """Reasons of a rejection that no honest worker gives."""

@@ -11,6 +11,7 @@ from grid_node.clock import rfc3339
 from grid_node.database import Transaction
 from grid_node.generation.tables import Copy, Worker
 from grid_node.settings import Settings
+from grid_node.statements import prepared
 from grid_node.streams.service import Streams
 
 workers = Worker.__table__
@@ -23,14 +24,14 @@ RECENT = 20
 SEEN_EVERY = 5.0
 """Seconds between two writes of a worker's presence."""
 
-_WORKER = select(workers).where(workers.c.identity == bindparam("identity")).with_for_update()
-_NEW = insert(workers)
-_SEEN = (
+_WORKER = prepared(select(workers).where(workers.c.identity == bindparam("identity")).with_for_update())
+_NEW = prepared(insert(workers))
+_SEEN = prepared(
     update(workers)
     .where(workers.c.identity == bindparam("who"))
     .values(seen_at=bindparam("now"), kinds=bindparam("kinds_"), max_parallel=bindparam("parallel"))
 )
-_VERDICT = (
+_VERDICT = prepared(
     update(workers)
     .where(workers.c.identity == bindparam("who"))
     .values(
@@ -42,8 +43,10 @@ _VERDICT = (
         feedback_seq=bindparam("seq"),
     )
 )
-_NOTICE = update(workers).where(workers.c.identity == bindparam("who")).values(notice_seq=bindparam("seq"))
-_VIOLATION = update(workers).where(workers.c.identity == bindparam("who")).values(violations=workers.c.violations + 1)
+_NOTICE = prepared(update(workers).where(workers.c.identity == bindparam("who")).values(notice_seq=bindparam("seq")))
+_VIOLATION = prepared(
+    update(workers).where(workers.c.identity == bindparam("who")).values(violations=workers.c.violations + 1)
+)
 _LIVE = select(func.count()).where(copies.c.worker == workers.c.identity, copies.c.state == "leased").scalar_subquery()
 _ABLE = and_(
     workers.c.seen_at > bindparam("since"),
@@ -52,10 +55,10 @@ _ABLE = and_(
     workers.c.max_parallel > _LIVE,
 )
 ABLE_MAX = 100
-_ABLE_COUNT = select(func.count()).select_from(
-    select(literal(1)).select_from(workers).where(_ABLE).limit(ABLE_MAX).subquery()
+_ABLE_COUNT = prepared(
+    select(func.count()).select_from(select(literal(1)).select_from(workers).where(_ABLE).limit(ABLE_MAX).subquery())
 )
-_COULD_TAKE = (
+_COULD_TAKE = prepared(
     select(workers.c.identity, workers.c.recent)
     .where(
         _ABLE,

@@ -15,13 +15,14 @@ from grid_node.database import Transaction
 from grid_node.errors import InvalidKey, RateLimited
 from grid_node.identity.service import Caller
 from grid_node.identity.tables import ApiKey, Charge
+from grid_node.statements import prepared
 
 keys = ApiKey.__table__
 charges = Charge.__table__
 
 # The newest charge gets no time before that of the one before it: requests reach the database out of order by
 # milliseconds, and processes differ by as much.
-_COUNT_UP = (
+_COUNT_UP = prepared(
     update(keys)
     .where(keys.c.id == bindparam("key_id"))
     .values(
@@ -30,17 +31,19 @@ _COUNT_UP = (
     )
     .returning(keys.c.charges, keys.c.charged_at, keys.c.max_requests, keys.c.period)
 )
-_STATE = select(keys.c.charges, keys.c.charged_at, keys.c.max_requests, keys.c.period).where(
-    keys.c.id == bindparam("key_id")
+_STATE = prepared(
+    select(keys.c.charges, keys.c.charged_at, keys.c.max_requests, keys.c.period).where(
+        keys.c.id == bindparam("key_id")
+    )
 )
-_OLDEST = (
+_OLDEST = prepared(
     select(charges.c.ordinal, charges.c.at)
     .where(charges.c.key_id == bindparam("key_id"), charges.c.at > bindparam("edge"))
     .order_by(charges.c.key_id, charges.c.at, charges.c.ordinal)
     .limit(1)
 )
 _AT = select(charges.c.at).where(charges.c.key_id == bindparam("key_id"), charges.c.ordinal == bindparam("ordinal"))
-_CHARGE = insert(charges)
+_CHARGE = prepared(insert(charges))
 
 FUTURE = 1.0
 """Seconds by which an entry may lie ahead without the clock having been set back: what a unit of work waited in its

@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def _read(path: Path) -> Keypair:
     try:
         fields = json.loads(content)
         keypair = _keypair(fields)
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, KeyError):
         raise BadSetting(f"GRID_NODE_KEY_FILE: {path} is no unencrypted bittensor hotkey file") from None
     if fields.get("ss58Address", keypair.ss58_address) != keypair.ss58_address:
         raise BadSetting(f"GRID_NODE_KEY_FILE: the address in {path} does not belong to its secret")
@@ -83,27 +83,34 @@ def _private_bytes(path: Path) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise BadSetting(f"GRID_NODE_KEY_FILE: {path} cannot be read: {error.strerror}") from None
-    with open(descriptor, "rb") as file:
+    try:
         mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode):
             raise BadSetting(f"GRID_NODE_KEY_FILE: {path} is no file")
         if mode & 0o077:
             raise BadSetting(f"GRID_NODE_KEY_FILE: {path} is open to others; run: chmod 600 {path}")
-        return file.read(_LARGEST)
+        return os.read(descriptor, _LARGEST)
+    finally:
+        os.close(descriptor)
 
 
 def _keypair(fields: dict[str, Any]) -> Keypair:
     if fields.get("secretSeed"):
-        return Keypair.create_from_seed(fields["secretSeed"])
+        return _from_seed(fields["secretSeed"])
     return Keypair.create_from_mnemonic(fields["secretPhrase"])
+
+
+def _from_seed(seed: str) -> Keypair:
+    create: Callable[[str], Keypair] = Keypair.create_from_seed  # type: ignore[assignment]  # its stub says bytes
+    return create(seed)
 
 
 def _make(path: Path, random: RandomBytes) -> None:
     """Write a new key beside `path` and link it there: complete or not at all, and never over another one."""
-    seed = random(32)
-    keypair = Keypair.create_from_seed("0x" + seed.hex())
+    seed = "0x" + random(32).hex()
+    keypair = _from_seed(seed)
     public = "0x" + NodeKey(keypair).public_key.hex()
-    fields = {"accountId": public, "publicKey": public, "secretPhrase": None, "secretSeed": "0x" + seed.hex()}
+    fields = {"accountId": public, "publicKey": public, "secretPhrase": None, "secretSeed": seed}
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.{os.getpid()}.{random(4).hex()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

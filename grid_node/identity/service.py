@@ -24,6 +24,7 @@ from grid_node.identity.keys import RandomBytes
 from grid_node.identity.refusal import Refused
 from grid_node.identity.tables import ApiKey, Charge
 from grid_node.settings import Settings
+from grid_node.statements import prepared
 
 T = TypeVar("T")
 
@@ -33,9 +34,9 @@ charges = Charge.__table__
 TOUCH = 60.0
 """Least seconds between two writes of `last_used_at`."""
 
-_BY_HASH = select(rows).where(rows.c.hash == bindparam("hash"))
-_BY_ID = select(rows).where(rows.c.id == bindparam("id"))
-_TOUCH = (
+_BY_HASH = prepared(select(rows).where(rows.c.hash == bindparam("hash")))
+_BY_ID = prepared(select(rows).where(rows.c.id == bindparam("id")))
+_TOUCH = prepared(
     update(rows)
     .where(
         rows.c.id == bindparam("key_id"),
@@ -249,7 +250,7 @@ class KeyService:
 
     def _limit(self, tx: Transaction, key_or_id: str, values: dict[str, int]) -> KeyInfo:
         row = _found(tx, key_or_id)
-        if all(row._mapping[name] == value for name, value in values.items()):
+        if all(getattr(row, name) == value for name, value in values.items()):
             raise Refused("API key already has this limit")
         return self._set(tx, row, values)
 

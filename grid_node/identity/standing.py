@@ -13,6 +13,7 @@ from grid_node.identity.epoch import bump_epoch
 from grid_node.identity.hotkeys import encode_hotkey
 from grid_node.identity.refusal import Refused
 from grid_node.identity.tables import AllowedMiner, BlacklistedMiner
+from grid_node.statements import prepared
 
 allowed = AllowedMiner.__table__
 blacklisted = BlacklistedMiner.__table__
@@ -20,8 +21,8 @@ blacklisted = BlacklistedMiner.__table__
 RETRY_UNREGISTERED = 3600
 """Seconds after which an unregistered hotkey may ask again."""
 
-_ALLOWED = select(allowed.c.public_key).where(allowed.c.public_key == bindparam("key"))
-_BLACKLISTED = select(blacklisted).where(blacklisted.c.public_key == bindparam("key"))
+_ALLOWED = prepared(select(allowed.c.public_key).where(allowed.c.public_key == bindparam("key")))
+_BLACKLISTED = prepared(select(blacklisted).where(blacklisted.c.public_key == bindparam("key")))
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from grid_node.generation.verdicts import Verdicts
 from grid_node.jobs.tables import ScoringDeath
 from grid_node.scoring.port import InvalidAsset, Report, Scorer, ScoreTask, view_seed
 from grid_node.settings import Settings
+from grid_node.statements import prepared
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ MARGIN = 10.0
 """Seconds beyond its timeout after which a claim no longer counts."""
 
 _FREE = or_(copies.c.job_until.is_(None), copies.c.job_until < bindparam("now"))
-_CLAIM = (
+_CLAIM = prepared(
     update(copies)
     .where(
         copies.c.lease_id == bindparam("lease"), copies.c.state == "scoring", copies.c.job_due_at <= bindparam("now")
@@ -44,22 +45,22 @@ _CLAIM = (
     .where(_FREE)
     .values(job_until=bindparam("until"), job_owner=bindparam("owner"), job_attempts=copies.c.job_attempts + 1)
 )
-_JOB = (
+_JOB = prepared(
     select(copies, tasks.c.kind, tasks.c.prompt)
     .join(tasks, tasks.c.id == copies.c.task_id)
     .where(copies.c.lease_id == bindparam("lease"))
 )
-_RELEASE = (
+_RELEASE = prepared(
     update(copies)
     .where(copies.c.lease_id == bindparam("lease"), copies.c.state == "scoring")
     .values(job_until=None, job_owner=None, job_due_at=bindparam("due"))
 )
-_OF_OWNER = select(copies).where(copies.c.state == "scoring", copies.c.job_owner == bindparam("owner"))
-_WAITING = (
+_OF_OWNER = prepared(select(copies).where(copies.c.state == "scoring", copies.c.job_owner == bindparam("owner")))
+_WAITING = prepared(
     select(copies).where(copies.c.state == "scoring", copies.c.job_due_at <= bindparam("now")).where(_FREE).limit(256)
 )
-_DEATHS = select(deaths.c.deaths).where(deaths.c.sha256 == bindparam("digest"))
-_DIE_AGAIN = update(deaths).where(deaths.c.sha256 == bindparam("digest")).values(deaths=deaths.c.deaths + 1)
+_DEATHS = prepared(select(deaths.c.deaths).where(deaths.c.sha256 == bindparam("digest")))
+_DIE_AGAIN = prepared(update(deaths).where(deaths.c.sha256 == bindparam("digest")).values(deaths=deaths.c.deaths + 1))
 
 
 class ScoringJobs:
@@ -179,8 +180,10 @@ class JobRunner:
         task = ScoreTask(job.task_id, job.prompt, seed, job.kind, job.format)
         with tempfile.TemporaryDirectory(prefix="grid-score-") as folder:
             path = self._asset(job, Path(folder))
+            made_in = Path(folder) / "made"
+            made_in.mkdir()
             try:
-                report = scorer.score(path, task, Path(folder) / "made")
+                report = scorer.score(path, task, made_in)
             except InvalidAsset as error:
                 log.info("result of lease %s is invalid: %s", job.lease_id, error)
                 return invalid_report(error, task, scorer, job.size, self._threshold), {}

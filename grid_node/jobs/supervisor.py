@@ -55,6 +55,12 @@ class Supervisor:
     def pids(self) -> list[int]:
         return [child.process.pid for child in self._children.values()]
 
+    def cold(self) -> int:
+        """How many job processes have not left the mark that their scorers are warm."""
+        folder = self._settings.data_dir.resolve() / "jobs"
+        marks = {mark.read_text().strip() for mark in folder.glob("ready-*")}
+        return self._count - sum(str(pid) in marks for pid in self.pids)
+
     def stop(self, grace: float) -> None:
         """Close the pipes: each process ends its job in hand; after `grace` seconds it is killed."""
         self._stopping.set()

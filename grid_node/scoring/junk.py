@@ -172,7 +172,7 @@ JUNK: tuple[Junk, ...] = (
     Junk("scales x 6", _scaled(6, 6, 6), ("transparent", "blurred", "haze", "leaves_view")),
     Junk("scales x 0.02", _scaled(0.02, 0.02, 0.02), ("dust", "nothing_visible")),
     Junk("positions with noise", _shaken, ("transparent", "haze", "noise", "holes", "views_disagree")),
-    Junk("a quarter of the splats in a larger box", _in_a_box, ("transparent", "haze", "holes")),
+    Junk("a quarter of the splats in a larger box", _in_a_box, ("transparent", "haze", "holes", "noise")),
     Junk("5 % of the splats far away", _far_clouds, ("nothing_visible", "haze", "transparent", "dust")),
     Junk(
         "5 % of the splats far away, all small", _small_far_clouds, ("nothing_visible", "haze", "transparent", "dust")

@@ -18,7 +18,7 @@ Doubles = npt.NDArray[np.float64]
 Rgb = tuple[float, float, float]
 
 LIGHT = np.array([0.4, 0.8, 0.45])
-DISC_SIZE = 0.85
+DISC_SIZE = 0.75
 """Standard deviation of a disc, in square roots of the area it stands for."""
 DISC_FLATNESS = 0.9
 OPACITY = 0.95

@@ -17,20 +17,21 @@ from typing import Any
 from sqlalchemy import bindparam, delete, func, insert, select
 
 from grid_node.database import Store, Transaction
+from grid_node.statements import prepared
 from grid_node.streams.tables import StreamEntry
 
 log = logging.getLogger(__name__)
 
 entries = StreamEntry.__table__
-_AFTER = (
+_AFTER = prepared(
     select(entries.c.stream, entries.c.seq, entries.c.body)
     .where(entries.c.stream == bindparam("stream"), entries.c.seq > bindparam("seq"))
     .order_by(entries.c.seq)
     .limit(bindparam("limit"))
 )
-_INSERT = insert(entries)
-_NEWEST = select(func.max(entries.c.id))
-_TAIL = (
+_INSERT = prepared(insert(entries))
+_NEWEST = prepared(select(func.max(entries.c.id)))
+_TAIL = prepared(
     select(entries.c.id, entries.c.stream, entries.c.seq, entries.c.body)
     .where(entries.c.id > bindparam("id"))
     .order_by(entries.c.id)

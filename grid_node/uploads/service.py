@@ -5,22 +5,19 @@ blob, then target, then the outcome. Whatever is found half way is carried on fr
 """
 
 import contextlib
-import hmac
 import logging
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from grid_node.blobs.disk import new_sha256
-from grid_node.blobs.store import CHUNK, Blob, Blobs, Offload
+from grid_node.blobs.store import Blob, Blobs, Offload
 from grid_node.clock import Clock
 from grid_node.database import Store, Transaction
 from grid_node.errors import (
     BodyIncomplete,
-    ChecksumMismatch,
     GridError,
     OffsetMismatch,
     UploadBusy,
@@ -28,14 +25,12 @@ from grid_node.errors import (
     UploadNotFound,
 )
 from grid_node.uploads import rows
+from grid_node.uploads.intake import Intake
 from grid_node.uploads.partials import Partial, Partials
 from grid_node.uploads.rows import UploadRow
 from grid_node.uploads.tables import RECEIVING, REJECTED, STORED
 from grid_node.uploads.target import Completion, FinishedUpload, UploadTarget
 from grid_node.uploads.tus import Checksum, parse_metadata
-
-if TYPE_CHECKING:
-    from hashlib import _Hash
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +78,7 @@ class UploadService:
         self._clock = clock
         self._partials = Partials(folder, offload)
         self._new_id = new_id
-        self._digests: dict[str, tuple[int, _Hash]] = {}
+        self._intake = Intake(store)
 
     # --- what a client of tus asks for
 
@@ -125,7 +120,7 @@ class UploadService:
             if offset != current:
                 raise OffsetMismatch(offset=current)
             if row.state == RECEIVING:
-                self._receive(row, file, gathered(body(row.length - offset)), checksum)
+                self._intake.receive(row, file, body(row.length - offset), checksum)
             done = self._finish(row, target, file) if self._is_whole(row) else Completion()
         return replace(self._standing(owner, target, upload_id), headers=done.headers)
 
@@ -134,7 +129,7 @@ class UploadService:
         with self._partials.exclusive(upload_id) as file:
             self._store.write(partial(rows.remove, upload_id=upload_id))
             file.remove()
-        self._digests.pop(upload_id, None)
+        self._intake.forget(upload_id)
 
     # --- what the node asks for
 
@@ -174,54 +169,9 @@ class UploadService:
         live = self._store.read(partial(rows.receiving, upload_ids=names, now=now))
         dropped = [name for name in names if name not in live and self._partials.remove(name)]
         for name in dropped:
-            self._digests.pop(name, None)
+            self._intake.forget(name)
         self._store.write(partial(rows.forget, before=now - REMEMBERED))
         return len(dropped)
-
-    # --- receiving
-
-    def _receive(self, row: UploadRow, file: Partial, chunks: Iterator[bytes], checksum: Checksum | None) -> None:
-        if checksum is None:
-            self._receive_plain(row, file, chunks)
-        else:
-            self._receive_checked(row, file, chunks, checksum)
-
-    def _receive_plain(self, row: UploadRow, file: Partial, chunks: Iterator[bytes]) -> None:
-        digest = self._digest_at(row.id, file.length)
-        try:
-            for chunk in chunks:
-                file.append(chunk, *digest)
-        finally:
-            file.sync()
-            self._remember(row.id, file.length, digest)
-
-    def _receive_checked(self, row: UploadRow, file: Partial, chunks: Iterator[bytes], checksum: Checksum) -> None:
-        """The row says where the unverified bytes begin, so that a crash on the way discards them too."""
-        start, digest, verified = file.length, self._digest_at(row.id, file.length), checksum.new()
-        before = [running.copy() for running in digest]
-        self._store.write(partial(rows.mark_unverified, upload_id=row.id, offset=start))
-        try:
-            for chunk in chunks:
-                file.append(chunk, *digest, verified)
-            if not hmac.compare_digest(verified.digest(), checksum.digest):
-                raise ChecksumMismatch(offset=start)
-            file.sync()
-        except BaseException:
-            file.truncate(start)
-            digest = before
-            raise
-        finally:
-            self._remember(row.id, file.length, digest)
-            self._store.write(partial(rows.mark_unverified, upload_id=row.id, offset=None))
-
-    def _digest_at(self, upload_id: str, length: int) -> "list[_Hash]":
-        """The running sha256 of the first `length` bytes, in a list; empty when this process has not seen them."""
-        known, digest = self._digests.pop(upload_id, (0, new_sha256()))
-        return [digest] if known == length else []
-
-    def _remember(self, upload_id: str, length: int, digest: "list[_Hash]") -> None:
-        for running in digest:
-            self._digests[upload_id] = (length, running)
 
     # --- finishing
 
@@ -237,7 +187,7 @@ class UploadService:
 
     def _finish(self, row: UploadRow, target: UploadTarget, file: Partial) -> Completion:
         """Digest into the row, file into the store, then the target. May start again after each of these."""
-        sha256 = row.sha256 or self._whole_digest(row, file)
+        sha256 = row.sha256 or self._intake.whole_digest(row, file)
         blob = Blob(sha256, row.length)
         self._store.write(partial(rows.mark_checking, upload_id=row.id, sha256=sha256))
         if file.length == row.length:
@@ -256,13 +206,6 @@ class UploadService:
     def _record(self, row: UploadRow, state: str, told: dict[str, Any], target: UploadTarget) -> None:
         until = self._clock.now() + target.kept
         self._store.write(partial(rows.mark_outcome, upload_id=row.id, state=state, told=told, expires_at=until))
-
-    def _whole_digest(self, row: UploadRow, file: Partial) -> str:
-        known, digest = self._digests.pop(row.id, (0, new_sha256()))
-        if known != row.length:
-            digest = new_sha256()
-            file.hash_into(digest)
-        return digest.hexdigest()
 
     # --- looking
 
@@ -309,20 +252,3 @@ class UploadService:
     def _carries(row: UploadRow, expect: Mapping[str, str]) -> bool:
         metadata = parse_metadata(row.upload_metadata)
         return all(metadata.get(name) == value for name, value in expect.items())
-
-
-def gathered(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The same bytes in pieces of at least CHUNK, all of them also when the source ends in an error."""
-    buffer = bytearray()
-    try:
-        for chunk in chunks:
-            buffer += chunk
-            if len(buffer) >= CHUNK:
-                yield bytes(buffer)
-                buffer.clear()
-    except GridError:
-        if buffer:
-            yield bytes(buffer)
-        raise
-    if buffer:
-        yield bytes(buffer)

@@ -157,7 +157,7 @@ class WireSocket(Socket):
             if not 0 <= length <= limit:
                 raise exceptions.ContentTooLongError
             encoded = environ["wsgi.input"].read(length).decode().split("\x1e")
-            messages = [b64decode(item[1:]) if item[:1] == "b" else item for item in encoded]
+            messages = [b64decode(item[1:], validate=True) if item[:1] == "b" else item for item in encoded]
         except (ValueError, OSError):
             raise exceptions.EngineIOError("body is not a payload") from None
         if len(messages) > PACKETS_PER_POST:
@@ -261,6 +261,8 @@ class WireSocket(Socket):
                     binary = isinstance(encoded, bytes)
                     ws.send_data(BINARY if binary else TEXT, encoded if binary else encoded.encode())
             self.ws = ws
+        if self.joined:
+            ws.limit_messages(self.server.limits.transport_bytes)  # it may have joined while it moved
 
     # Ending
 

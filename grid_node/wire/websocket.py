@@ -141,6 +141,9 @@ class WebSocket:
         Control frames are answered here. Raises ConnectionClosed when the peer closes, goes away, or breaks the
         protocol or a limit; it has then already been told why.
         """
+        if self._inbox:
+            left, self._inbox = list(self._inbox), None  # what `recv` has read but not handed out
+            return left
         if self._outbox.end is not None:
             raise self._outbox.end
         if self._last_item is not None:

@@ -292,7 +292,7 @@ def tuspy() -> Path:
     return python
 
 
-@pytest.mark.parametrize("checksum", ["yes", "no"])
+@pytest.mark.parametrize(("server", "checksum"), [("eventlet", "yes"), ("threads", "no")], indirect=["server"])
 def test_tuspy_goes_on_after_the_server_was_killed_at_sixty_percent(
     server: Server, tuspy: Path, tmp_path: Path, checksum: str
 ) -> None:

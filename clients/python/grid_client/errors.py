@@ -7,6 +7,9 @@ from typing import Any, Self
 
 RETRYABLE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, 507})
 
+ENDS_FOR_GOOD = frozenset({"auth_failed", "replaced"})
+"""Reasons of `closing` after which a reconnect does harm; `replaced`: another process has this identity."""
+
 
 class GridError(Exception):
     """A refusal by the node or a failure on the way to it.
@@ -60,6 +63,20 @@ class ConnectionLost(GridError):
     @property
     def retryable(self) -> bool:
         return True
+
+
+class SessionClosed(GridError):
+    """The node ended the connection and said why (its event `closing`): `code` is the reason."""
+
+    @classmethod
+    def from_event(cls, body: object) -> Self:
+        fields = body if isinstance(body, Mapping) else {}
+        reason, text = str(fields.get("reason") or "closed"), str(fields.get("error") or "")
+        return cls(reason, text, retry_after=_seconds(fields.get("retry_after")), body=fields)
+
+    @property
+    def retryable(self) -> bool:
+        return self.code not in ENDS_FOR_GOOD
 
 
 class DeadlineExceeded(GridError):

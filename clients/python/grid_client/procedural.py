@@ -6,8 +6,9 @@ from hashlib import sha256
 
 import numpy as np
 
+from grid_client.design import Design, Part
 from grid_client.patterns import colour_words
-from grid_client.recipes import RECIPES, Design, Part, recipe_for
+from grid_client.recipes import RECIPES, recipe_for
 from grid_client.splats import SH_C0, Floats, Splats
 from grid_client.surfaces import Array, rotation
 
@@ -26,8 +27,8 @@ def build(prompt: str, seed: int | None, identity: str, *, splats: int | None = 
     """The asset for a prompt; a pure function of its arguments.
 
     `identity` (hotkey or worker name) changes proportions, placing and tones, so that two workers never build
-    equal geometry. `quality` below 1 honestly builds worse: fewer, larger, noisier splats. `splats` is about
-    how many there will be.
+    equal geometry. `quality` below 1 honestly builds worse: fewer, larger, duller, scattered splats. `splats` is
+    about how many there will be.
     """
     if not 0.0 < quality <= 1.0:
         raise ValueError("quality must be above 0 and at most 1")
@@ -73,10 +74,11 @@ def _shade(points: Array, normals: Array) -> Array:
 def _splats(
     points: Array, normals: Array, colours: Array, *, spacing: float, flaw: float, rng: np.random.Generator
 ) -> Splats:
-    """Flat splats lying in the surface; `flaw` from 0 to 1 blurs and scatters them."""
+    """Flat splats lying in the surface; `flaw` from 0 to 1 blurs, scatters and bleaches them."""
     n = len(points)
     points = points + rng.normal(0, 1, (n, 3)) * (SCATTER * flaw)
-    colours = np.clip(colours + rng.normal(0, 1, (n, 3)) * (0.02 + 0.25 * flaw), 0, 1)
+    dull = colours + (colours.mean(axis=0) - colours) * (0.6 * flaw)
+    colours = np.clip(dull + rng.normal(0, 1, (n, 3)) * 0.02, 0, 1)
     width = (spacing * WIDTH + BLUR * flaw) * rng.uniform(0.9, 1.1, (n, 2))
     depth = np.full((n, 1), spacing * THICKNESS + BLUR * flaw / 2)
     alpha = np.clip(rng.normal(0.96 - 0.3 * flaw, 0.01, n), 0.3, 0.985)

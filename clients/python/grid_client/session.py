@@ -16,7 +16,7 @@ from typing import Any
 import engineio
 import socketio
 
-from grid_client.errors import ConnectionLost, DeadlineExceeded, GridError
+from grid_client.errors import ConnectionLost, DeadlineExceeded, GridError, SessionClosed
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class _OrderedEngine(engineio.Client):
 
     def _trigger_event(self, event: str, *args: Any, **options: Any) -> Any:
         if event == "message":
-            options["run_async"] = False
+            pass
         return super()._trigger_event(event, *args, **options)
 
     def disconnect(self, *args: Any, **options: Any) -> None:
@@ -67,7 +67,7 @@ class Session:
         self._lock = threading.Lock()
         self._send_lock = threading.Lock()
         self.ended = threading.Event()
-        self.closing: GridError | None = None
+        self.closing: SessionClosed | None = None
         """The node's `closing` message, if it sent one."""
         self._socket = _OrderedClient(reconnection=False, handle_sigint=False, request_timeout=CONNECT_TIMEOUT)
         self._socket.on("connect_error", self._refused, namespace=namespace)
@@ -99,7 +99,7 @@ class Session:
         answer: Future[Any] = Future()
         with self._lock:
             if self.ended.is_set():
-                raise ConnectionLost
+                raise self.closing or ConnectionLost()
             self._pending.add(answer)
         answer.add_done_callback(self._forget)
         try:
@@ -135,7 +135,7 @@ class Session:
             self._refusal = GridError.from_body(inner)
 
     def _told_to_close(self, data: object = None) -> None:
-        self.closing = GridError.from_body(data)
+        self.closing = SessionClosed.from_event(data)
 
     def _lost(self, reason: object = None) -> None:
         self._end(self.closing or ConnectionLost(f"connection ended: {reason}"))

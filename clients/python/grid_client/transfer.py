@@ -140,9 +140,7 @@ class Http:
         headers: Mapping[str, str] | None = None,
         params: Mapping[str, str] | None = None,
     ) -> httpx.Request:
-        address = httpx.URL(urljoin(self.url, path.lstrip("/") if "://" not in path else path))
-        if address.host != httpx.URL(self.url).host:
-            raise GridError("bad_answer", f"the node pointed to another host: {address.host}")
+        address = self._address(path)
         if params:
             address = address.copy_merge_params(dict(params))
         signed = self._signer(method, address.raw_path.decode("ascii"), body)
@@ -151,6 +149,16 @@ class Http:
         return self._client.build_request(
             method, address, content=content, headers={**(headers or {}), **signed, **length}
         )
+
+    def _address(self, path: str) -> httpx.URL:
+        """On the node's own origin always: credentials go nowhere else, whatever address the node names."""
+        base = httpx.URL(self.url)
+        if "://" not in path:
+            return base.join(path.lstrip("/"))
+        named = httpx.URL(path)
+        if named.host != base.host:
+            raise GridError("bad_answer", f"the node pointed to another host: {named.host}")
+        return base.copy_with(raw_path=named.raw_path)
 
     def _fetch(self, path: str, part: Path, digest: str, deadline: float) -> None:
         have = part.stat().st_size if part.exists() else 0

@@ -37,10 +37,8 @@ PULL_WAIT = 20
 CALL_TIMEOUT = 15.0
 CHALLENGE_TIMEOUT = 10.0
 RENEW_TICK = 1.0
-PERMANENT = frozenset({"auth_failed", "wrong_node", "replaced", "forbidden"})
-"""Refusals after which trying again does harm; `replaced`: another process works under this identity."""
-WAITED_FOR = frozenset({"not_registered", "blacklisted", "deregistered"})
-"""Refusals that an operator or the chain may lift."""
+WAITED_FOR = frozenset({"not_registered", "blacklisted", "deregistered", "bad_answer"})
+"""Refusals that an operator or the chain may lift, and answers that a later version may mend."""
 
 
 class WorkerClient:
@@ -114,6 +112,8 @@ class WorkerClient:
         backoff = self._backoff()
         while not self._stopping.is_set():
             self._free.acquire()
+            if self._stopping.is_set():
+                return
             job, pause = None, 0.0
             try:
                 job, pause = self._pull()
@@ -129,7 +129,7 @@ class WorkerClient:
             self._stopping.wait(pause)
 
     def _pause_after(self, error: GridError, backoff: Backoff) -> float:
-        if error.code in PERMANENT or not (error.retryable or error.code in WAITED_FOR):
+        if not (error.retryable or error.code in WAITED_FOR):
             raise error
         pause = backoff.next(error.retry_after)
         log.warning("%s; next try in %.1f s", error, pause)
@@ -220,9 +220,12 @@ class WorkerClient:
 
     def _connected(self) -> Session:
         with self._connecting:
-            if self._session is None or self._session.ended.is_set():
-                self._session = self._authenticated()
-            return self._session
+            last = self._session
+            if last is None or last.ended.is_set():
+                if last and last.closing and not last.closing.retryable:
+                    raise last.closing
+                last = self._session = self._authenticated()
+            return last
 
     def _authenticated(self) -> Session:
         challenges: queue.SimpleQueue[Any] = queue.SimpleQueue()

@@ -159,6 +159,22 @@ def test_a_sweep_deletes_old_blobs_that_no_row_names(blobs: Blobs) -> None:
         blobs.size(doomed)
 
 
+@pytest.mark.parametrize("url", ["local", "file"], indirect=True)
+def test_storing_a_blob_again_renews_its_age(blobs: Blobs, tmp_path: Path) -> None:
+    """Also when the file that brings it is old."""
+    old = time.time() - 3600
+    put, adopted = blobs.put(b"put").sha256, blobs.put(b"adopted").sha256
+    for path in files_below(tmp_path):
+        os.utime(path, (old, old))
+    blobs.put(b"put")
+    file = tmp_path / "partial"
+    file.write_bytes(b"adopted")
+    os.utime(file, (old, old))
+    blobs.adopt(file, Blob(adopted, 7))
+    assert blobs.sweep(lambda _: set(), older_than=time.time() - 60) == 0
+    assert [blobs.size(digest) for digest in (put, adopted)] == [3, 7]
+
+
 def test_a_sweep_leaves_young_blobs_alone(blobs: Blobs) -> None:
     young = blobs.put(b"young").sha256
     assert blobs.sweep(lambda _: set(), older_than=time.time() - 60) == 0

@@ -1,19 +1,22 @@
 """Uploads from creation to the blob, on every store; the partial file is the truth."""
 
 import base64
+import contextlib
 import hashlib
 import resource
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Barrier
 
 import pytest
+from sqlalchemy import delete
 
 from grid_node.blobs.local import LocalBlobs
 from grid_node.blobs.store import CHUNK, Blob
 from grid_node.clock import ManualClock
-from grid_node.database import Store
+from grid_node.database import Base, DirectStore, GroupCommitStore, Store, make_engine
 from grid_node.errors import (
     BodyIncomplete,
     ChecksumMismatch,
@@ -30,12 +33,12 @@ from grid_node.errors import (
     UploadNotFound,
     UploadTooLarge,
 )
+from grid_node.uploads import rows
 from grid_node.uploads.service import REMEMBERED, Body, UploadService
+from grid_node.uploads.tables import Upload
 from grid_node.uploads.target import Completion, FinishedUpload, StoredTarget
 from grid_node.uploads.tus import Checksum
-from tests.stores import call, store
-
-__all__ = ["store"]
+from tests.stores import call, postgres_database
 
 CONTENT = bytes(range(251)) * 3000
 """753,000 bytes: several pieces of CHUNK and a rest."""
@@ -66,6 +69,28 @@ class PublishingTarget:
         if isinstance(answer, GridError):
             raise answer
         return answer
+
+
+@pytest.fixture(scope="module", params=["sqlite-group", "sqlite-direct", "postgresql"])
+def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """One database of each kind for the whole module: making one on PostgreSQL takes its time."""
+    with contextlib.ExitStack() as stack:
+        if request.param == "postgresql":
+            url = stack.enter_context(postgres_database())
+        else:
+            url = f"sqlite:///{tmp_path_factory.mktemp('database') / 'grid.db'}"
+        engine = make_engine(url)
+        Base.metadata.create_all(engine, tables=[Upload.__table__])
+        made = GroupCommitStore(engine, call) if request.param == "sqlite-group" else DirectStore(engine)
+        stack.callback(made.close)
+        yield made
+
+
+@pytest.fixture
+def store(filled: Store) -> Store:
+    """Without a row of the test before."""
+    filled.write(lambda tx: tx.execute(delete(Upload)))
+    return filled
 
 
 @pytest.fixture
@@ -210,6 +235,19 @@ def test_unverified_bytes_do_not_count_while_they_come_in(start, target) -> None
     assert offset_of(other, target, upload_id) == 1000 + len(sent)
 
 
+def test_what_a_crash_left_unverified_is_cut_before_the_next_piece(start, target, store, tmp_path) -> None:
+    before = start()
+    upload_id = created(before, target)
+    before.append(OWNER, target, upload_id, 0, sends(CONTENT[:1000]))
+    store.write(lambda tx: rows.mark_unverified(tx, upload_id, 1000))
+    with (tmp_path / "uploads" / upload_id).open("ab") as file:
+        file.write(b"damaged")
+    after = start()
+    assert offset_of(after, target, upload_id) == 1000
+    after.append(OWNER, target, upload_id, 1000, sends(CONTENT[1000:]))
+    assert take(store, after, upload_id).sha256 == hashlib.sha256(CONTENT).hexdigest()
+
+
 def test_two_at_the_same_time_is_busy(start, target) -> None:
     uploads, other = start(), start()
     upload_id = created(uploads, target)
@@ -341,25 +379,36 @@ def test_a_terminated_upload_is_unknown(uploads, target, tmp_path) -> None:
             again(OWNER, target, upload_id)
 
 
-def test_open_uploads_of_an_owner_are_bounded_also_when_made_together(uploads, store) -> None:
-    target = StoredTarget("worker", max_bytes=100, open_max=4, ttl=1000.0)
+def test_open_uploads_of_an_owner_are_bounded(uploads, store) -> None:
+    target = StoredTarget("worker", max_bytes=100, open_max=2, ttl=1000.0)
+    first, second = created(uploads, target, 1), created(uploads, target, 1)
+    with pytest.raises(RateLimited) as refused:
+        created(uploads, target, 1)
+    assert refused.value.body()["limit"] == 2
+    assert uploads.create("5Other", target, 1, "").id
+    uploads.terminate(OWNER, target, first)
+    assert created(uploads, target, 1)
+    uploads.append(OWNER, target, second, 0, sends(b"x"))
+    with pytest.raises(RateLimited):
+        created(uploads, target, 1)
+    take(store, uploads, second)
+    assert created(uploads, target, 1)
 
-    def make(_: int) -> str | None:
+
+def test_the_bound_holds_for_uploads_made_together(uploads) -> None:
+    target = StoredTarget("worker", max_bytes=100, open_max=2, ttl=1000.0)
+    together = Barrier(8)
+
+    def made(owner: str) -> bool:
+        together.wait(10)
         try:
-            return created(uploads, target, length=1)
+            return bool(uploads.create(owner, target, 1, "").id)
         except RateLimited:
-            return None
+            return False
 
     with ThreadPoolExecutor(8) as pool:
-        made = [upload_id for upload_id in pool.map(make, range(16)) if upload_id]
-    assert len(made) == 4
-    assert uploads.create("5Other", target, 1, "").id
-    uploads.terminate(OWNER, target, made[0])
-    assert make(0)
-    uploads.append(OWNER, target, made[1], 0, sends(b"x"))
-    assert make(0) is None
-    take(store, uploads, made[1])
-    assert make(0)
+        counts = [sum(pool.map(made, [f"5Owner{turn}"] * 8)) for turn in range(10)]
+    assert counts == [2] * 10
 
 
 def test_what_the_target_refuses_at_creation_is_never_made(uploads, tmp_path) -> None:

@@ -76,10 +76,8 @@ def client_frame(opcode: int, payload: bytes = b"", final: bool = True, reserved
 class RawClient:
     """An Engine.IO WebSocket without a library in between."""
 
-    def __init__(
-        self, server: Server, path: str = "/socket.io/?EIO=4&transport=websocket", timeout: float = 30
-    ) -> None:
-        self.sock = socket.create_connection(("127.0.0.1", server.port), timeout=timeout)
+    def __init__(self, server: Server, path: str = "/socket.io/?EIO=4&transport=websocket") -> None:
+        self.sock = socket.create_connection(("127.0.0.1", server.port), timeout=30)
         self.buffer = b""
         self.sock.sendall(
             f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

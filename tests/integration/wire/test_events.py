@@ -50,18 +50,18 @@ def test_large_events_pass(client):
         assert client.call("echo", "x" * 900_000, timeout=30)["payload"] == "x" * 900_000
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        '["echo",NaN]',
-        '["echo",1e400]',
-        '["echo",{"a":1,"a":2}]',
-        r'["echo","\ud800"]',
-        "[" * 70 + "]" * 70,
-        '["echo"',
-        "",
-    ],
-)
+BAD_JSON = [
+    '["echo",NaN]',
+    '["echo",1e400]',
+    '["echo",{"a":1,"a":2}]',
+    r'["echo","\ud800"]',
+    "[" * 70 + "]" * 70,
+    '["echo"',
+    "",
+]
+
+
+@pytest.mark.parametrize("body", BAD_JSON)
 def test_bad_json_is_answered_with_its_ack_id(server, body):
     with RawClient(server) as client:
         client.join()
@@ -100,22 +100,23 @@ def test_events_in_front_of_a_close_in_the_same_packet_are_handled(server):
 
 
 def test_a_polling_body_that_is_no_payload_ends_the_session_quietly(server):
+    tracebacks = server.log_text().count("Traceback")
     for body in (b"\xff\xfe", b"b!!!", b"4\x1e" * 40):
         opened = urllib.request.urlopen(f"{server.url}/socket.io/?EIO=4&transport=polling", timeout=10).read()
         sid = json.loads(opened[1:])["sid"]
         with pytest.raises(urllib.error.HTTPError) as error:
             urllib.request.urlopen(f"{server.url}/socket.io/?EIO=4&transport=polling&sid={sid}", data=body, timeout=10)
         assert error.value.code == 400
-    assert "Traceback" not in server.log_text().replace("a secret of ours", "").split("event failed")[0]
+    assert server.log_text().count("Traceback") == tracebacks
 
 
 def test_a_60_mb_message_in_fragments_arrives_whole(server):
     pieces = 320
 
     async def receive() -> bytes:
-        async with aiohttp.ClientSession() as session:
-            async with session.ws_connect(f"{server.url}/raw?{pieces}", max_msg_size=100_000_000) as ws:
-                return (await ws.receive_str()).encode()
+        address = f"{server.url}/raw?{pieces}"
+        async with aiohttp.ClientSession() as http, http.ws_connect(address, max_msg_size=100_000_000) as ws:
+            return (await ws.receive_str()).encode()
 
     expected = hashlib.sha256(b"".join(bytes([97 + n % 26]) * 196_608 for n in range(pieces))).hexdigest()
     assert hashlib.sha256(asyncio.run(receive())).hexdigest() == expected

@@ -29,7 +29,11 @@ MODE = os.environ["WIRE_MODE"]
 app = Flask(__name__)
 socketio = SocketIO(app, async_mode=MODE)
 server = build_server(
-    async_mode=MODE, cors_allowed_origins="*", limits=WireLimits(**json.loads(os.environ.get("WIRE_LIMITS", "{}")))
+    async_mode=MODE,
+    cors_allowed_origins="*",
+    ping_interval=2,  # a python-socketio client that leaves while polling may hang until the next ping
+    ping_timeout=5,
+    limits=WireLimits(**json.loads(os.environ.get("WIRE_LIMITS", "{}"))),
 )
 attach(socketio, server)
 events = Events(server)

@@ -111,12 +111,13 @@ def test_pushes_do_not_overtake_each_other(node: Any, client: GenerationClient) 
     node.add_update("queued")
 
     def push_many(sid: str, after: int) -> None:
-        for _ in range(200):
-            node.push(node.add_update("started"), sid)
+        for n in range(30):  # a large one takes longer to read than the small one behind it
+            filler = list(range(30_000)) if n % 10 == 0 else []
+            node.push(node.add_update("started", statistics={"filler": filler}), sid)
         node.push(node.add_update("best_results", results=RESULT), sid)
 
     node.on_resume = push_many
-    assert [u.seq for u in client.updates("t1")] == list(range(1, 203))
+    assert [u.seq for u in client.updates("t1")] == list(range(1, 33))
     assert node.resumed == [0]
 
 
@@ -212,3 +213,12 @@ def test_wrong_bytes_never_become_the_file(node: Any, client: GenerationClient, 
 def test_the_api_key_is_not_sent_to_another_host(node: Any, client: GenerationClient) -> None:
     with pytest.raises(GridError, match="another host"):
         client._http.request("GET", "http://example.invalid/asset")
+
+
+def test_an_address_on_the_nodes_host_is_asked_at_the_origin_that_the_caller_chose(
+    node: Any, client: GenerationClient
+) -> None:
+    """A node behind a proxy that ends TLS may name itself with another scheme and port."""
+    node.assets["best"] = ASSET
+    answer = client._http.request("GET", "https://127.0.0.1:444/tasks/t1/results/best/asset")
+    assert answer.content == ASSET

@@ -34,8 +34,6 @@ def test_dark_colours_pass_too(scorer: SplatScorer, tmp_path: Path) -> None:
 
 
 def test_worse_quality_scores_lower(scorer: SplatScorer, tmp_path: Path) -> None:
-    scores = [
-        score(scorer, tmp_path, "spz", "a tree", seed=3, quality=quality).score for quality in (1.0, 0.7, 0.4)
-    ]
+    scores = [score(scorer, tmp_path, "spz", "a tree", seed=3, quality=quality).score for quality in (1.0, 0.7, 0.4)]
     assert scores == sorted(scores, reverse=True)
     assert scores[0] > scores[2] + 0.05

@@ -209,6 +209,40 @@ def test_a_wrong_key_ends_the_worker_with_the_nodes_words(node: Any) -> None:
     assert len(node.authentications) == 1
 
 
+def close_all(node: Any, **closing: Any) -> None:
+    node.sio.emit("closing", closing, namespace="/worker")
+    for sid, _ in list(node.sio.manager.get_participants("/worker", None)):
+        node.sio.disconnect(sid, namespace="/worker")
+
+
+def test_a_worker_replaced_by_another_process_ends_and_does_not_fight_it(node: Any) -> None:
+    worker = make_worker(node, answers())
+    failures: list[GridError] = []
+
+    def run() -> None:
+        try:
+            worker.run()
+        except GridError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert node.pulled.wait(WAIT)
+    close_all(node, code=4409, reason="replaced", error="New connection established")
+    thread.join(WAIT)
+    assert [error.code for error in failures] == ["replaced"]
+    assert len(node.authentications) == 1
+
+
+def test_a_worker_comes_back_after_a_shutdown_of_the_node(node: Any) -> None:
+    with running(make_worker(node, answers())):
+        assert node.pulled.wait(WAIT)
+        close_all(node, code=4503, reason="shutdown", error="Server shutting down", retry_after=0.01)
+        node.leases = [lease()]
+        assert node.submitted.acquire(timeout=WAIT)
+    assert len(node.authentications) == 2
+
+
 def test_an_unregistered_worker_keeps_asking(node: Any) -> None:
     refusals = [{"success": False, "status": 403, "code": "not_registered", "retry_after": 0.01}] * 2
 

@@ -82,6 +82,14 @@ def test_messages_come_in_order_whatever_packet_they_share():
         assert [ws.recv(5), ws.recv(5)] == ["a", b"b"]
 
 
+def test_a_batch_begins_with_what_was_read_but_not_handed_out():
+    with connection() as (ws, peer):
+        for text in (b"a", b"b", b"c"):
+            peer.send(TEXT, text)
+        assert ws.recv(5) == "a"
+        assert ws.recv_batch() == ["b", "c"]
+
+
 def test_a_timeout_leaves_the_connection_usable():
     with connection() as (ws, peer):
         with pytest.raises(TimeoutError):

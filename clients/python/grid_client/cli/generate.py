@@ -41,7 +41,7 @@ def generate(options: argparse.Namespace) -> int:
             last = update
         if last is None or last.status != "best_results":
             raise task_failed(last)
-        _save(client, task.id, options)
+        _save(client, task.id, last.results, options)
     return 0
 
 
@@ -56,21 +56,20 @@ def _fields(options: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in wanted.items() if value is not None}
 
 
-def _save(client: GenerationClient, task_id: str, options: argparse.Namespace) -> None:
+def _save(client: GenerationClient, task_id: str, best: Result | None, options: argparse.Namespace) -> None:
     if options.out:
         path = client.download(task_id, "best", options.out, format=options.format)
         print(f"saved: {path} ({path.stat().st_size} bytes)")
-    if options.previews:
+    if options.previews and best:
         options.previews.mkdir(parents=True, exist_ok=True)
         for k in (*range(8), "grid"):
-            (options.previews / f"{k}.png").write_bytes(client.preview(task_id, "best", k))
+            (options.previews / f"{k}.png").write_bytes(client.preview(task_id, best.n, k))
         print(f"saved: {options.previews}/0.png .. 7.png, grid.png")
 
 
 def _queued_line(task: Task) -> str:
-    workers = task.workers_available
-    note = "no worker is free for it now" if workers == 0 else f"{workers} workers free"
-    return f"queued: task {task.id}, position {task.position}, {note}"
+    free = f"{task.workers_available or 'no'} workers free"
+    return f"queued: task {task.id}, position {task.position}, {free}"
 
 
 def _update_line(update: Update) -> str:

@@ -1,7 +1,7 @@
-"""Load for `realtime.py`: Socket.IO over raw sockets, every frame encoded beforehand, one epoll loop.
+"""Load for `../realtime.py`: Socket.IO over raw sockets, every frame encoded beforehand, one epoll loop.
 
-Run as a program on a core of its own: `realtime_load.py acks PORT SOCKETS SECONDS` prints acks per second,
-`realtime_load.py idle PORT SOCKETS` connects, prints the number of open sockets, and holds them until its stdin ends.
+Run as a program on a core of its own: `load.py acks PORT SOCKETS SECONDS` prints acks per second,
+`load.py idle PORT SOCKETS` connects, prints the number of open sockets, and holds them until its stdin ends.
 """
 
 from __future__ import annotations

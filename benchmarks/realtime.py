@@ -1,0 +1,263 @@
+"""Acks per second and memory per idle connection: our server set-up beside what a user would pick instead.
+
+    python benchmarks/realtime.py [--rounds 5] [--seconds 2] [--idle 5000] [--peers ours,stock,asgi,node]
+
+The server runs on core 0 and the load on core 1; the peers take turns within each round, and the order moves by one
+from round to round. Peers are installed under `.cache/bench`. Writes `results/realtime.json` and `.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+PEERS = ROOT / "benchmarks" / "realtime_peers"
+CACHE = ROOT / ".cache" / "bench"
+RESULTS = ROOT / "benchmarks" / "results"
+SERVER_CORE, LOAD_CORE = "0", "1"
+SOCKETS = (1, 50, 500)
+START_SECONDS = 30.0
+NAMES = {
+    "ours": "grid node wire, gunicorn eventlet",
+    "stock": "Flask-SocketIO, gunicorn eventlet",
+    "asgi": "python-socketio ASGI, uvicorn uvloop",
+    "node": "Node socket.io 4",
+}
+
+Results = dict[str, dict[str, list[float]]]
+
+
+def run(*command: str, cwd: Path = ROOT) -> None:
+    subprocess.run(command, cwd=cwd, check=True, stdout=subprocess.DEVNULL)
+
+
+def install_asgi() -> Path:
+    """A virtual environment with uvicorn and the python-socketio version that we use; returns its interpreter."""
+    python = CACHE / "asgi" / "bin" / "python"
+    if not python.exists():
+        run(sys.executable, "-m", "venv", str(CACHE / "asgi"))
+        version = importlib.metadata.version("python-socketio")
+        run(str(python), "-m", "pip", "install", "-q", f"python-socketio=={version}", "uvicorn[standard]")
+    return python
+
+
+def install_node() -> Path:
+    """A folder with socket.io 4 from npm."""
+    folder = CACHE / "node"
+    if not (folder / "node_modules" / "socket.io").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        run("npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder), "socket.io@4", cwd=folder)
+    return folder / "node_modules"
+
+
+def command_of(peer: str, port: int) -> tuple[list[str], dict[str, str]]:
+    """How to start a peer, and what its environment needs."""
+    if peer == "node":
+        return ["node", str(PEERS / "node.cjs"), str(port)], {"NODE_PATH": str(install_node())}
+    path = {"PYTHONPATH": f"{ROOT}:{PEERS}", "PYTHONWARNINGS": "ignore"}
+    if peer == "asgi":
+        start = [str(install_asgi()), "-m", "uvicorn", "--log-level", "warning", "--port", str(port), "asgi:app"]
+        return start, path
+    gunicorn = [sys.executable, "-m", "gunicorn", "-k", "eventlet", "-w", "1", "--worker-connections", "10000"]
+    return [*gunicorn, "--log-level", "error", "--no-control-socket", "-b", f"127.0.0.1:{port}", f"{peer}:app"], path
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    ends = time.monotonic() + START_SECONDS
+    while time.monotonic() < ends and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise RuntimeError(f"server did not start: {process.args}")
+
+
+@contextmanager
+def serving(peer: str) -> Iterator[tuple[int, int]]:
+    """Start the peer on its core; yields its port and the id of the process that serves."""
+    port = free_port()
+    command, environment = command_of(peer, port)
+    process = subprocess.Popen(
+        ["taskset", "-c", SERVER_CORE, *command], env={**os.environ, **environment}, stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_for_port(port, process)
+        time.sleep(1.0)  # let it settle: a benchmark, not a test
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        yield port, int(children[0]) if children else process.pid
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def load(*arguments: str) -> subprocess.Popen[str]:
+    command = ["taskset", "-c", LOAD_CORE, sys.executable, str(PEERS / "load.py"), *arguments]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def acks_per_second(port: int, sockets: int, seconds: float) -> float:
+    output, _ = load("acks", str(port), str(sockets), str(seconds)).communicate()
+    return float(json.loads(output)["acks_per_second"])
+
+
+def rss_kib(process_id: int) -> int:
+    status = Path(f"/proc/{process_id}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+
+
+def idle_kib_per_socket(port: int, process_id: int, sockets: int) -> float:
+    """Growth of the server's RSS by `sockets` joined and silent connections, each."""
+    load("idle", str(port), "20").communicate()  # what the first connections cost once
+    time.sleep(1.0)
+    before = rss_kib(process_id)
+    clients = load("idle", str(port), str(sockets))
+    assert clients.stdout is not None
+    connected = json.loads(clients.stdout.readline())["connected"]
+    time.sleep(1.0)
+    grown = rss_kib(process_id) - before
+    clients.communicate()
+    return grown / connected
+
+
+def measure(peer: str, options: argparse.Namespace) -> dict[str, float]:
+    figures = {}
+    with serving(peer) as (port, _process_id):
+        for sockets in SOCKETS:
+            figures[f"acks_{sockets}"] = acks_per_second(port, sockets, options.seconds)
+    with serving(peer) as (port, process_id):
+        figures["idle_kib"] = idle_kib_per_socket(port, process_id, options.idle)
+    return figures
+
+
+def measure_all(options: argparse.Namespace) -> Results:
+    results: Results = {peer: {} for peer in options.peers}
+    for number in range(options.rounds):
+        shift = number % len(options.peers)
+        for peer in [*options.peers[shift:], *options.peers[:shift]]:
+            figures = measure(peer, options)
+            print(f"round {number + 1}", peer, {name: round(value, 1) for name, value in figures.items()}, flush=True)
+            for name, value in figures.items():
+                results[peer].setdefault(name, []).append(value)
+    return results
+
+
+def output_of(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def versions(peers: list[str]) -> dict[str, str]:
+    names = ["python-socketio", "python-engineio", "Flask-SocketIO", "eventlet", "gunicorn", "websockets"]
+    found = {"Python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}
+    if "asgi" in peers:
+        for line in output_of(str(install_asgi()), "-m", "pip", "freeze").splitlines():
+            name, _, version = line.partition("==")
+            if name in {"uvicorn", "uvloop", "websockets"}:
+                found[f"{name} (ASGI)"] = version
+    if "node" in peers:
+        found["Node"] = output_of("node", "--version")
+        found["socket.io"] = json.loads((install_node() / "socket.io" / "package.json").read_text())["version"]
+    return found
+
+
+def machine() -> dict[str, Any]:
+    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "memory_gib": round(memory, 1),
+        "kernel": platform.release(),
+        "load_average_before": os.getloadavg()[0],
+    }
+
+
+def summary(values: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def cell(values: list[float], scale: float = 1.0, digits: int = 0) -> str:
+    stats = {name: f"{value / scale:.{digits}f}" for name, value in summary(values).items()}
+    return f"{stats['median']} ({stats['min']}–{stats['max']})"
+
+
+def ratio_cell(ours: list[float], theirs: list[float]) -> str:
+    return cell([a / b for a, b in zip(ours, theirs, strict=True)], digits=2)
+
+
+def report(results: Results, about: dict[str, Any], options: argparse.Namespace) -> str:
+    columns = [f"acks_{sockets}" for sockets in SOCKETS]
+    lines = [
+        "# Realtime: acks per second and memory per idle connection",
+        "",
+        f"`python benchmarks/realtime.py --rounds {options.rounds} --seconds {options.seconds:g}`. Median"
+        f" (lowest–highest) of {options.rounds} interleaved rounds; server on one core, load on the other, one event of"
+        f" each socket always on its way. Memory: growth of RSS by {options.idle} joined, silent sockets.",
+        "",
+        "| server | " + " | ".join(f"acks/s, {n} sockets" for n in SOCKETS) + " | KiB a socket |",
+        "|---|" + "---|" * (len(SOCKETS) + 1),
+    ]
+    for peer, figures in results.items():
+        cells = [cell(figures[name]) for name in columns] + [cell(figures["idle_kib"], digits=1)]
+        lines.append(f"| {NAMES[peer]} | " + " | ".join(cells) + " |")
+    if "ours" in results:
+        lines += ["", "Ours divided by the peer, round by round (acks: more is better; memory: less is better):", ""]
+        lines += ["| peer | " + " | ".join(f"{n} sockets" for n in SOCKETS) + " | memory |", "|---|---|---|---|---|"]
+        for peer, figures in results.items():
+            if peer != "ours":
+                ratios = [ratio_cell(results["ours"][name], figures[name]) for name in [*columns, "idle_kib"]]
+                lines.append(f"| {NAMES[peer]} | " + " | ".join(ratios) + " |")
+    lines += ["", "Machine: " + ", ".join(f"{name} {value}" for name, value in about["machine"].items()) + "."]
+    lines += ["", "Versions: " + ", ".join(f"{name} {value}" for name, value in about["versions"].items()) + "."]
+    return "\n".join(lines) + "\n"
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--idle", type=int, default=5000)
+    parser.add_argument("--peers", type=lambda text: text.split(","), default=list(NAMES))
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = arguments()
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # inherited by servers and load
+    about = {"machine": machine(), "versions": versions(options.peers)}
+    results = measure_all(options)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "realtime.json").write_text(json.dumps({**about, "results": results}, indent=2) + "\n")
+    text = report(results, about, options)
+    (RESULTS / "realtime.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

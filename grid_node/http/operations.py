@@ -1,0 +1,91 @@
+"""Routes of whoever runs the node: does it live, may it get traffic, and what does it measure.
+
+They ask for no key: they tell no task, no prompt and no key. A proxy keeps `/metrics` from the outside.
+"""
+
+import time
+from contextlib import suppress
+from typing import Any
+
+from flask import Blueprint, Flask, Response, current_app, g, jsonify, request
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from grid_node.errors import GridError
+from grid_node.node import Node
+from grid_node.services import Services
+
+SCRAPES = frozenset({"/metrics", "/healthz", "/readyz", "/health"})
+"""Routes that are not measured: they would drown the others."""
+
+
+def operations_blueprint(services: Services) -> Blueprint:
+    """`/healthz`, `/readyz` (also as `/health`) and `/metrics`."""
+    blueprint = Blueprint("operations", __name__)
+
+    @blueprint.get("/healthz", strict_slashes=False)
+    def healthz() -> Any:
+        """The process lives and answers."""
+        return jsonify(status="ok")
+
+    @blueprint.get("/readyz", strict_slashes=False)
+    @blueprint.get("/health", strict_slashes=False)
+    def readyz() -> Any:
+        """200 when the node may get traffic; otherwise 503 with what is missing."""
+        missing = what_is_missing(services)
+        if not missing:
+            return jsonify(status="ready", missing=[])
+        answer = jsonify(status="not ready", missing=missing)
+        answer.status_code = 503
+        answer.headers["Retry-After"] = "1"
+        return answer
+
+    @blueprint.get("/metrics", strict_slashes=False)
+    def metrics() -> Response:
+        """Every metric in Prometheus' text format."""
+        fill_gauges(services, current_app.extensions["grid_node"])
+        return Response(generate_latest(services.metrics.registry), content_type=CONTENT_TYPE_LATEST)
+
+    return blueprint
+
+
+def observe_requests(app: Flask, services: Services) -> None:
+    """Measure every request from its arrival to its answer's head, by route and status."""
+
+    @app.before_request
+    def arrived() -> None:
+        g.arrived = time.perf_counter()
+
+    @app.after_request
+    def answered(response: Response) -> Response:
+        route = request.url_rule.rule if request.url_rule is not None else "*"
+        if route.rstrip("/") not in SCRAPES and "arrived" in g:
+            seconds = time.perf_counter() - g.arrived
+            services.metrics.http.labels(route, str(response.status_code)).observe(seconds)
+        return response
+
+
+def what_is_missing(services: Services) -> list[str]:
+    """Why the node is not ready, in words; empty when it is."""
+    missing = []
+    if services.draining:
+        missing.append("the node is shutting down")
+    try:
+        services.census.check_writable()
+    except GridError as error:
+        missing.append(f"database: {error.message}")
+    cold = services.supervisor.cold()
+    if cold:
+        missing.append(f"scoring: {cold} of {services.settings.scoring_processes} job processes are not warm")
+    return missing
+
+
+def fill_gauges(services: Services, node: Node) -> None:
+    """Bring the gauges up to date. Without a database those of rows keep their last value."""
+    metrics = services.metrics
+    with suppress(GridError):
+        services.census.look()
+    metrics.pulls.set(services.dispatcher.waiting)
+    metrics.job_restarts.set(services.supervisor.restarts)
+    metrics.hub_gap.set(node.hub_watch.longest())
+    for face, count in node.sockets.connections().items():
+        metrics.connections.labels(face).set(count)

@@ -1,0 +1,18 @@
+"""Fixtures of every suite."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.nodes import LiveNode
+
+
+@pytest.fixture(scope="module")
+def live_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveNode]:
+    """A running node with its job process; workers and keys as the test asks for them."""
+    node = LiveNode(tmp_path_factory.mktemp("node"))
+    node.start()
+    try:
+        yield node
+    finally:
+        node.stop()
