@@ -1,17 +1,33 @@
 """gunicorn's settings for `gunicorn wsgi:app`; the start command and a plain gunicorn read the same ones."""
 
 import os
+import sys
+import warnings
 
-_threading = os.environ.get("GRID_ASYNC_MODE") == "threading"
+from grid_node.server_log import ServerLog
+from grid_node.settings import BadSetting, Settings
 
-bind = f"{os.environ.get('GRID_HOST', '127.0.0.1')}:{os.environ.get('GRID_PUBLIC_API_SERVER_PORT', '8888')}"
+# Known, and said once in docs/architecture.md instead of at every start.
+warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
+
+try:
+    _settings = Settings.load(async_mode=os.environ.get("GRID_ASYNC_MODE", "eventlet"))
+except BadSetting as error:
+    sys.stderr.write(f"{error}\n")
+    sys.exit(2)
+
+bind = f"{_settings.host}:{_settings.public_api_server_port}"
 # One process always: gunicorn does not keep a client on one worker. More processes are more gunicorns behind nginx.
 workers = 1
-worker_class = "gthread" if _threading else "eventlet"
+worker_class = "eventlet" if _settings.async_mode == "eventlet" else "gthread"
 # Every socket, SSE stream and waiting pull holds a greenlet.
-worker_connections = int(os.environ.get("GRID_SOCKETS_MAX", "10000")) + 1000
+worker_connections = _settings.sockets_max + 1000
 threads = 512
-graceful_timeout = int(float(os.environ.get("GRID_SHUTDOWN_GRACE", "10"))) + 5
+graceful_timeout = int(_settings.shutdown_grace) + 5
 timeout = 120
 keepalive = 75
 accesslog = None
+loglevel = _settings.log_level
+logger_class = ServerLog
+# Its control socket lies in the home folder, where several nodes would meet.
+control_socket_disable = True

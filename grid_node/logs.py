@@ -10,29 +10,37 @@ from typing import Any
 import structlog
 
 bind = structlog.contextvars.bind_contextvars
-unbind = structlog.contextvars.clear_contextvars
+bound = structlog.contextvars.bound_contextvars
+unbind_all = structlog.contextvars.clear_contextvars
+
+NOISY = ("engineio", "socketio", "huey", "httpx", "numba", "alembic")
+"""Libraries whose lines below a warning tell an operator nothing."""
 
 
 def configure_logging(level: str) -> None:
     """Send everything, our own and the libraries', through one formatter."""
-    shared: list[Any] = [
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(json_formatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def json_formatter() -> logging.Formatter:
+    """Time in UTC, level, logger, message, what is bound, and a traceback if there is one."""
+    before: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
-    formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=shared,
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=before,
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.JSONRenderer(),
         ],
     )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(formatter)
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(level.upper())
-    for noisy in ("engineio", "socketio", "huey", "httpx", "numba"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)

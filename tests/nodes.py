@@ -107,7 +107,10 @@ class LiveNode:
     def _answers(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, self.log_text()
-        with contextlib.suppress(OSError), contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port)) as peer:
+        with (
+            contextlib.suppress(OSError),
+            contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port)) as peer,
+        ):
             peer.request("GET", "/healthz")
             peer.getresponse().read()
             return True
@@ -162,7 +165,9 @@ class LiveNode:
         """The node has seen a pull of each of them."""
         assert all(worker.poll() is None for worker in self._workers[kind]), self._workers_log()
         with self._engine.connect() as connection:
-            seen = connection.exec_driver_sql("SELECT count(*) FROM workers WHERE identity LIKE ?", (f"key:%/{kind}-%",))
+            seen = connection.exec_driver_sql(
+                "SELECT count(*) FROM workers WHERE identity LIKE ?", (f"key:%/{kind}-%",)
+            )
             return int(seen.scalar() or 0) >= count
 
     def _workers_log(self) -> str:

@@ -180,8 +180,8 @@ def read_old_keys(file: Path) -> list[NewKey]:
 
 
 def old_row(row: Iterable[Any]) -> tuple[str, str, str, str]:
-    """SQLite columns may hold any type; ours are checked as text."""
-    key, name, max_requests, period = ("" if value is None else str(value) for value in row)
+    """SQLite columns may hold any type; ours are judged as text, and what is no text or number is none."""
+    key, name, max_requests, period = (str(value) if isinstance(value, str | int) else "" for value in row)
     return key, name, max_requests, period
 
 

@@ -79,11 +79,11 @@ def refuse_clear_keys(file: Path) -> None:
     """A file whose table holds clear keys is not changed: it is to be imported. Raises Refused."""
     if not file.exists():
         return
-    with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as connection:
-        try:
+    try:
+        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as connection:
             columns = {row[1] for row in connection.execute("PRAGMA table_info(api_keys)")}
-        except sqlite3.Error:
-            return  # said in our own words when it is opened
+    except sqlite3.Error:
+        return  # said in our own words when it is opened for writing
     if "api_key" in columns:
         raise Refused(f"{file} holds clear keys; take them over with: flask keys import {file}")
 

@@ -12,7 +12,7 @@ from functools import partial
 from math import ceil
 from typing import Any
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import bindparam, func, select, text, update
 
 from grid_node.clock import Clock
 from grid_node.database import Store, Transaction
@@ -49,18 +49,28 @@ _FOR_STRONG = prepared(
 _HAD = prepared(select(copies.c.task_id, copies.c.worker).where(copies.c.task_id.in_(bindparam("ids", expanding=True))))
 _TAKE_SLOT = prepared(
     update(tasks)
-    .where(tasks.c.id == bindparam("task_id"), tasks.c.finished_at.is_(None))
+    .where(
+        tasks.c.id == bindparam("task_id"),
+        tasks.c.finished_at.is_(None),
+        tasks.c.open_slots >= bindparam("slot"),
+        (bindparam("slot") == 1) | ~tasks.c.strong_taken,
+    )
     .values(
         open_slots=tasks.c.open_slots - bindparam("slot"),
-        strong_taken=bindparam("is_strong"),
+        strong_taken=tasks.c.strong_taken | bindparam("is_strong"),
         attempts=tasks.c.attempts + 1,
         settle_at=None,
         due_at=bindparam("due"),
     )
+    .returning(tasks.c.id, tasks.c.seq, tasks.c.started_at)
 )
 _START = prepared(update(tasks).where(tasks.c.id == bindparam("task_id")).values(started_at=bindparam("now")))
-_TURN = prepared(update(turns).where(turns.c.key_id == bindparam("key")).values(turn=bindparam("number")))
-_NEWEST = prepared(select(func.coalesce(func.max(turns.c.turn), 0)))
+_NEXT_TURN = prepared(
+    text(
+        "INSERT INTO key_turns (key_id, turn) VALUES (:key, (SELECT coalesce(max(turn), 0) + 1 FROM key_turns))"
+        " ON CONFLICT (key_id) DO UPDATE SET turn = excluded.turn"
+    )
+)
 
 
 @dataclass(eq=False)
@@ -98,6 +108,11 @@ class _Offer:
     strong_taken: bool
     started: bool
 
+    def take(self, worker: str, strong: bool, extra: bool) -> None:
+        self.had.add(worker)
+        self.strong_taken = self.strong_taken or strong
+        self.slots -= 0 if extra else 1
+
 
 class Dispatcher:
     """Holds this process's waiting pulls and gives them work."""
@@ -134,7 +149,7 @@ class Dispatcher:
 
     def pull(self, pull: Pull, wait_s: float) -> dict[str, Any]:
         """A lease, or none after at most `wait_s` seconds. A newer pull of the same worker ends this one."""
-        self._enter(pull)
+        self.enter(pull)
         # What a fresh pull is told at once still takes one round, hence the extra seconds.
         if not pull.done.wait(wait_s) and not (pull.fresh and pull.done.wait(self._settings.lock_timeout)):
             self.withdraw(pull)
@@ -154,7 +169,8 @@ class Dispatcher:
         if pull is not None:
             self.withdraw(pull)
 
-    def _enter(self, pull: Pull) -> None:
+    def enter(self, pull: Pull) -> None:
+        """Add a pull to those that wait; the next round looks at it. Raises TooManyPulls."""
         self._refuse_hammering(pull.worker)
         with self._lock:
             older = self._waiting.get(pull.worker)
@@ -264,11 +280,23 @@ class Dispatcher:
         for pull, strong in able:
             if not offers:
                 break
-            key = self._choose(offers, pull, strong)
-            if key is not None:
-                lease = self._hand_out(tx, offers, key, pull, strong, now)
+            lease = self._serve_one(tx, offers, pull, strong, now)
+            if lease is not None:
                 served.append((pull, {**no_task(), "task": lease}))
         return served
+
+    def _serve_one(
+        self, tx: Transaction, offers: dict[str, list[_Offer]], pull: Pull, strong: bool, now: float
+    ) -> dict[str, Any] | None:
+        while (found := _choose(offers, pull, strong)) is not None:
+            key, offer = found
+            lease = self._hand_out(tx, offer, pull, strong, now)
+            if lease is not None:
+                tx.execute(_NEXT_TURN, {"key": key})
+                offers[key] = offers.pop(key)
+                return lease
+            offers[key].remove(offer)  # another process was faster
+        return None
 
     def _offers(self, tx: Transaction, strong: bool, now: float) -> dict[str, list[_Offer]]:
         """Open tasks by key, the key served longest ago first, oldest task first within a key."""
@@ -284,49 +312,31 @@ class Dispatcher:
             offers.setdefault(row.key_id, []).append(offer)
         return offers
 
-    def _choose(self, offers: dict[str, list[_Offer]], pull: Pull, strong: bool) -> tuple[str, _Offer] | None:
-        for key, queue in offers.items():
-            for offer in queue:
-                if _fits(offer, pull, strong):
-                    return key, offer
-        return None
-
-    def _hand_out(
-        self,
-        tx: Transaction,
-        offers: dict[str, list[_Offer]],
-        chosen: tuple[str, _Offer],
-        pull: Pull,
-        strong: bool,
-        now: float,
-    ) -> dict[str, Any]:
-        key, offer = chosen
+    def _hand_out(self, tx: Transaction, offer: _Offer, pull: Pull, strong: bool, now: float) -> dict[str, Any] | None:
+        """Take the slot and grant the lease; None when the slot is gone."""
         extra = offer.slots <= 0
+        due = min(now + self._settings.worker_lease, offer.task.deadline, offer.task.due_at)
+        values = {"task_id": offer.task.id, "slot": 0 if extra else 1, "is_strong": strong, "due": due}
+        task = tx.execute(_TAKE_SLOT, values).one_or_none()
+        if task is None:
+            return None
+        offer.take(pull.worker, strong, extra)
         lease = self._leases.grant(tx, offer.task, pull.worker, strong, extra, now)
-        offer.strong_taken = offer.strong_taken or strong
-        offer.slots -= 0 if extra else 1
-        offer.had.add(pull.worker)
-        due = min(now + self._settings.worker_lease, offer.task.deadline)
-        values = {
-            "task_id": offer.task.id,
-            "slot": 0 if extra else 1,
-            "is_strong": offer.strong_taken,
-            "due": min(due, offer.task.due_at),
-        }
-        tx.execute(_TAKE_SLOT, values)
-        if not offer.started:
+        if task.started_at is None and not offer.started:
             offer.started = True
-            tx.execute(_START, {"task_id": offer.task.id, "now": now})
-            self._lifecycle.advance(tx, offer.task, "started", now)
+            tx.execute(_START, {"task_id": task.id, "now": now})
+            self._lifecycle.advance(tx, task, "started", now)
             tx.on_commit(partial(self.observe, now - offer.task.created_at))
-        self._next_turn(tx, key)
-        offers[key] = offers.pop(key)
         return lease
 
-    def _next_turn(self, tx: Transaction, key: str) -> None:
-        number = (tx.execute(_NEWEST).scalar() or 0) + 1
-        if not tx.execute(_TURN, {"key": key, "number": number}).rowcount:
-            tx.execute(insert(turns), {"key_id": key, "turn": number})
+
+def _choose(offers: dict[str, list[_Offer]], pull: Pull, strong: bool) -> tuple[str, _Offer] | None:
+    """The first offer that fits: keys in turn, oldest task first within a key."""
+    for key, queue in offers.items():
+        for offer in queue:
+            if _fits(offer, pull, strong):
+                return key, offer
+    return None
 
 
 def _fits(offer: _Offer, pull: Pull, strong: bool) -> bool:

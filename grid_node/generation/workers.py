@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import and_, bindparam, exists, func, insert, literal, select, update
+from sqlalchemy import and_, bindparam, exists, func, literal, select, text, update
 
 from grid_node.clock import rfc3339
 from grid_node.database import Transaction
@@ -25,7 +25,13 @@ SEEN_EVERY = 5.0
 """Seconds between two writes of a worker's presence."""
 
 _WORKER = prepared(select(workers).where(workers.c.identity == bindparam("identity")).with_for_update())
-_NEW = prepared(insert(workers))
+_NEW = prepared(
+    text(
+        "INSERT INTO workers (identity, kinds, max_parallel, seen_at, recent, low_streak, skip_streak, cooldown_until,"
+        " violations, feedback_seq, notice_seq)"
+        " VALUES (:identity, ' ', 1, 0, '[]', 0, 0, 0, 0, 0, 0) ON CONFLICT DO NOTHING"
+    )
+)
 _SEEN = prepared(
     update(workers)
     .where(workers.c.identity == bindparam("who"))

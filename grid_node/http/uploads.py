@@ -96,16 +96,9 @@ class _Face:
     def _status(self, upload_id: str) -> Response:
         progress = self._uploads.find(self._identify(request), self._target, upload_id)
         row = progress.row
+        standing = {"state": row.state, "offset": progress.offset, "length": row.length, "sha256": row.sha256}
         told = row.told
-        answer = jsonify(
-            success=True,
-            state=row.state,
-            offset=progress.offset,
-            length=row.length,
-            sha256=row.sha256,
-            error=told.get("error"),
-            **told.get("fields", {}),
-        )
+        answer = jsonify({**told.get("fields", {}), "success": True, **standing, "error": told.get("error")})
         answer.headers["Cache-Control"] = "no-store"
         return answer
 
@@ -146,7 +139,9 @@ def _progress(progress: Progress, status: HTTPStatus) -> Response:
 
 
 def _empty(status: HTTPStatus = HTTPStatus.NO_CONTENT) -> Response:
-    return Response(status=status)
+    answer = Response(status=status)
+    del answer.headers["Content-Type"]
+    return answer
 
 
 def _not_allowed(allow: str) -> Response:

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sqlalchemy import bindparam, case, delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 
 from grid_node.database import Transaction
 from grid_node.errors import InvalidKey, RateLimited
@@ -20,21 +20,13 @@ from grid_node.statements import prepared
 keys = ApiKey.__table__
 charges = Charge.__table__
 
-# The newest charge gets no time before that of the one before it: requests reach the database out of order by
-# milliseconds, and processes differ by as much.
+_COLUMNS = (keys.c.charges, keys.c.charged_at, keys.c.max_requests, keys.c.period)
+_STATE = prepared(select(*_COLUMNS).where(keys.c.id == bindparam("key_id")))
+_LOCKED = prepared(select(*_COLUMNS).where(keys.c.id == bindparam("key_id")).with_for_update())
 _COUNT_UP = prepared(
     update(keys)
     .where(keys.c.id == bindparam("key_id"))
-    .values(
-        charges=keys.c.charges + 1,
-        charged_at=case((keys.c.charged_at > bindparam("now"), keys.c.charged_at), else_=bindparam("now")),
-    )
-    .returning(keys.c.charges, keys.c.charged_at, keys.c.max_requests, keys.c.period)
-)
-_STATE = prepared(
-    select(keys.c.charges, keys.c.charged_at, keys.c.max_requests, keys.c.period).where(
-        keys.c.id == bindparam("key_id")
-    )
+    .values(charges=bindparam("ordinal"), charged_at=bindparam("at"))
 )
 _OLDEST = prepared(
     select(charges.c.ordinal, charges.c.at)
@@ -100,7 +92,7 @@ class Limiter(Protocol):
     """
 
     def charge(self, tx: Transaction, caller: Caller, now: float) -> Window:
-        """One more accepted request. Raises RateLimited(retry_after); the unit must let it pass, to be undone."""
+        """One more accepted request; a refused one changes nothing. Raises RateLimited(retry_after)."""
 
     def window(self, tx: Transaction, caller: Caller, now: float) -> Window:
         """What is left, charging nothing."""
@@ -119,20 +111,23 @@ class DatabaseLimiter:
     """Most rows that one `purge` deletes, so that no unit is long."""
 
     def charge(self, tx: Transaction, caller: Caller, now: float) -> Window:
-        row = tx.execute(_COUNT_UP, {"key_id": caller.key_id, "now": now}).one_or_none()
+        row = tx.execute(_LOCKED, {"key_id": caller.key_id}).one_or_none()
         if row is None:
             raise InvalidKey()
-        before = _window(tx, caller.key_id, row.charges - 1, row, now)
+        before = _window(tx, caller.key_id, row, now)
         before.check()
-        tx.execute(_CHARGE, {"key_id": caller.key_id, "ordinal": row.charges, "at": row.charged_at})
-        reset = before.reset_s or math.ceil(row.period)
-        return Window(before.limit, before.remaining - 1, reset, row.period)
+        # no earlier than the charge before it: requests reach the database out of order by milliseconds, and
+        # processes differ by as much
+        entry = {"key_id": caller.key_id, "ordinal": row.charges + 1, "at": max(now, row.charged_at)}
+        tx.execute(_COUNT_UP, entry)
+        tx.execute(_CHARGE, entry)
+        return Window(before.limit, before.remaining - 1, before.reset_s or row.period, row.period)
 
     def window(self, tx: Transaction, caller: Caller, now: float) -> Window:
         row = tx.execute(_STATE, {"key_id": caller.key_id}).one_or_none()
         if row is None:
             raise InvalidKey()
-        return _window(tx, caller.key_id, row.charges, row, now)
+        return _window(tx, caller.key_id, row, now)
 
     def purge(self, tx: Transaction, now: float) -> int:
         purged = 0
@@ -150,9 +145,9 @@ class DatabaseLimiter:
         return len(found)
 
 
-def _window(tx: Transaction, key_id: str, newest: int, row: Any, now: float) -> Window:
-    """The window that ends now, when `newest` is the ordinal of the last charge."""
-    limit, period = row.max_requests, row.period
+def _window(tx: Transaction, key_id: str, row: Any, now: float) -> Window:
+    """The window that ends now, of the key with this row."""
+    limit, period, newest = row.max_requests, row.period, row.charges
     if limit == 0:
         return Window(0, 0, None, period)
     oldest = tx.execute(_OLDEST, {"key_id": key_id, "edge": now - period}).one_or_none()

@@ -76,6 +76,7 @@ class _ZstdSource:
         try:
             return self._reader.read(size)
         except zstandard.ZstdError as error:
+            _check_one_frame(self._file)  # the reader also fails on what follows a whole frame
             raise InvalidAsset("bad_header", "the zstd frame is damaged") from error
 
     def finish(self) -> None:

@@ -17,30 +17,32 @@ Tensor = torch.Tensor
 
 def render(scene: Scene, camera: Camera, background: float) -> tuple[Floats, Floats]:
     """One view as `raster.render` gives it: colour over the background, opacity."""
-    size = camera.size
     middle, covariance, depth = _project(scene, camera)
-    opacity = _double(scene.opacity)
-    determinant = covariance[:, 0, 0] * covariance[:, 1, 1] - covariance[:, 0, 1] ** 2
-    seen = (depth > NEAR) & (determinant > 0) & (opacity >= MIN_ALPHA)
+    opacity, colors = _double(scene.opacity), _double(scene.colors)
+    seen = (depth > NEAR) & (torch.linalg.det(covariance) > 0) & (opacity >= MIN_ALPHA)
     order = torch.argsort(depth, stable=True)
-    steps = torch.arange(size, dtype=torch.float64) + 0.5
-    pixels = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1)
-    colors = _double(scene.colors)
-    image = torch.zeros(size, size, 3, dtype=torch.float64)
-    clear = torch.ones(size, size, dtype=torch.float64)
-    is_open = torch.ones(size, size, dtype=torch.bool)
-    for i in order[seen[order]].tolist():
-        offset = pixels - middle[i]
-        power = 0.5 * torch.einsum("yxi,ij,yxj->yx", offset, torch.linalg.inv(covariance[i]), offset)
-        alpha = torch.clamp(opacity[i] * torch.exp(-power), max=MAX_ALPHA)
-        alpha = torch.where((alpha >= MIN_ALPHA) & is_open, alpha, 0.0)
-        after = clear * (1 - alpha)
-        is_open &= after >= MIN_TRANSMITTANCE
-        alpha = torch.where(is_open, alpha, 0.0)
-        image += (alpha * clear)[..., None] * colors[i]
-        clear = clear * (1 - alpha)
-    image += clear[..., None] * background
-    return image.float().numpy(), (1 - clear).float().numpy()
+    order = order[seen[order]]
+    inverse = torch.linalg.inv(covariance[order])
+    steps = torch.arange(camera.size, dtype=torch.float64) + 0.5
+    image, clear = [], []
+    for y in steps:  # a row of pixels at a time
+        pixels = torch.stack([steps, y.expand_as(steps)], dim=1)
+        offset = pixels[None] - middle[order][:, None]
+        power = 0.5 * torch.einsum("npi,nij,npj->np", offset, inverse, offset)
+        weights, left = _weights(opacity[order, None] * torch.exp(-power))
+        image.append(weights.T @ colors[order] + left[:, None] * background)
+        clear.append(left)
+    return torch.stack(image).float().numpy(), (1 - torch.stack(clear)).float().numpy()
+
+
+def _weights(alpha: Tensor) -> tuple[Tensor, Tensor]:
+    """Share of each splat (N, P) in each pixel, front to back, and the transmittance left (P,)."""
+    alpha = torch.where(alpha >= MIN_ALPHA, alpha.clamp(max=MAX_ALPHA), 0.0)
+    after = torch.cumprod(1 - alpha, dim=0)
+    is_closed = torch.cummax((after < MIN_TRANSMITTANCE).int(), dim=0).values.bool()
+    alpha = torch.where(is_closed, 0.0, alpha)
+    before = torch.cat([torch.ones_like(alpha[:1]), torch.cumprod(1 - alpha, dim=0)])
+    return alpha * before[:-1], before[-1]
 
 
 def _project(scene: Scene, camera: Camera) -> tuple[Tensor, Tensor, Tensor]:

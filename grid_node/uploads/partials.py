@@ -106,7 +106,8 @@ class Partials:
         return True
 
     def names(self) -> list[str]:
-        return sorted(entry.name for entry in os.scandir(self._folder))
+        """Ids that have a file; what else lies in the folder is not ours."""
+        return sorted(entry.name for entry in os.scandir(self._folder) if _NAME.fullmatch(entry.name))
 
     @staticmethod
     def _lock(file: FileIO, path: Path) -> None:

@@ -19,7 +19,7 @@ from engineio import packet
 from grid_node.wire.frames import GOING_AWAY
 from grid_node.wire.handshake import Environ, HandshakeError, end_response
 from grid_node.wire.limits import WireLimits
-from grid_node.wire.outbox import ConnectionClosed
+from grid_node.wire.outbox import STALLED, TOO_SLOW, ConnectionClosed
 from grid_node.wire.session import StartResponse, WireSocket
 from grid_node.wire.websocket import WebSocket
 
@@ -62,7 +62,9 @@ class WireEngine(engineio.Server):
         self.counts[what] = self.counts.get(what, 0) + 1
 
     def count_close(self, end: ConnectionClosed) -> None:
-        if end.code not in (1000, 1001, 1005):
+        if end.reason in (TOO_SLOW, STALLED):
+            self.count("slow_reader")
+        elif end.code not in (1000, 1001, 1005):
             self.count(f"close_{end.code}" if end.code < 3000 else "close_application")
 
     def accept(self, environ: Environ, session: WireSocket) -> WebSocket:
@@ -168,7 +170,7 @@ class WireEngine(engineio.Server):
             if not session.closed:
                 session.last_ping = now
                 self._pongs.add(now, (session, now))
-                session.send(packet.Packet(packet.PING))
+                session.ping()
         for session, sent_at in self._pongs.due(now):
             if session.last_ping == sent_at and not session.closed:
                 self._expire(session, "ping_timeout")

@@ -38,6 +38,7 @@ class EventServer(Protocol):
     """What `Events` needs of the server."""
 
     def on(self, event: str, handler: Any, namespace: str | None = None) -> Any: ...
+    def welcome(self, namespace: str, handler: Callable[[str], None]) -> None: ...
 
 
 class Route:
@@ -100,6 +101,10 @@ class Events:
     def on_connect(self, handler: Callable[[str, dict[str, Any], Any], None]) -> None:
         """`handler(sid, environ, auth)` lets the socket in by returning and refuses it by raising."""
         self.server.on("connect", handler, namespace=self.namespace)
+
+    def on_joined(self, handler: Callable[[str], None]) -> None:
+        """`handler(sid)` runs after the client has been told that it is in: the place for a first push."""
+        self.server.welcome(self.namespace, handler)
 
     def on_disconnect(self, handler: Callable[[str, str], None]) -> None:
         """`handler(sid, reason)` hears of each socket that `on_connect` let in, once."""

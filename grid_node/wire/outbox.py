@@ -14,6 +14,8 @@ from grid_node.wire.frames import ABNORMAL, NORMAL
 PIECES = 64
 """Pieces of the backlog that go into one system call (well below IOV_MAX)."""
 
+TOO_SLOW, STALLED = "reader too slow", "reader stalled"
+
 Piece = bytes | memoryview
 Spawn = Callable[..., Any]
 
@@ -136,7 +138,7 @@ class Outbox:
         self._backlog.append(frame)
         self._bytes += len(frame)
         if self._bytes > self._bytes_limit or len(self._backlog) > self._items_limit:
-            self._cut("reader too slow")
+            self._cut(TOO_SLOW)
             return False
         starts, self._flushing = not self._flushing, True
         return starts
@@ -157,7 +159,7 @@ class Outbox:
         while self.end is None:
             if not wait_until(self._sock, selectors.EVENT_WRITE, self._stall_seconds):
                 with self._lock:
-                    self._cut("reader stalled")
+                    self._cut(STALLED)
                 return
             with self._lock:
                 if self._drain_some():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 import socketio
@@ -24,6 +25,7 @@ from grid_node.wire.events import (
     unknown_event,
 )
 from grid_node.wire.frames import Message
+from grid_node.wire.handshake import Environ
 from grid_node.wire.limits import WireLimits
 from grid_node.wire.packets import (
     ACK,
@@ -84,11 +86,16 @@ class WireServer(socketio.Server):
         self.error_body = error_body
         self.observe = observe
         self._assemblies: dict[str, Assembly] = {}
+        self._welcomes: dict[str, Callable[[str], None]] = {}
         # async_handlers off: `Route.waits` says which events get a task of their own.
         super().__init__(serializer=WirePacket, async_handlers=False, limits=limits, **options)
 
     def _engineio_server_class(self) -> type[WireEngine]:
         return WireEngine
+
+    def welcome(self, namespace: str, handler: Callable[[str], None]) -> None:
+        """Call `handler(sid)` once the client has been told that it is in, so that it may emit to it."""
+        self._welcomes[namespace] = handler
 
     # Incoming packets
 
@@ -172,7 +179,10 @@ class WireServer(socketio.Server):
         if type(data) is not list or not data or type(data[0]) is not str:
             raise InvalidMessage("An event is an array that starts with its name")
         if assembly is not None:
-            data = fill_placeholders(data, assembly.attachments)
+            try:
+                data = fill_placeholders(data, assembly.attachments)
+            except ProtocolViolation as violation:
+                raise InvalidMessage(str(violation)) from None
         return data[0], data[1:]
 
     def _refuse(self, eio_sid: str, head: Head, fault: Exception) -> None:
@@ -244,13 +254,14 @@ class WireServer(socketio.Server):
         try:
             auth = strict_json.loads(head.body, self.limits.depth) if head.body else None
         except strict_json.InvalidJSON as error:
-            self._refuse_join(eio_sid, head.namespace, self.error_body(InvalidJson(reason=str(error))))
+            self._refuse_join(eio_sid, head.namespace, self._refusal(InvalidJson(reason=str(error))))
             return
+        environ = self.environ.get(eio_sid)
         sid = self.manager.pre_connect(eio_sid, head.namespace) if self._serves(head.namespace) else None
-        if sid is None:
-            self._refuse_join(eio_sid, head.namespace, None)
+        if sid is None or environ is None:
+            self._refuse_join(eio_sid, head.namespace, {"message": "Unable to connect"})
             return
-        refusal = self._ask_connect(eio_sid, sid, head.namespace, auth)
+        refusal = self._ask_connect(sid, head.namespace, environ, auth)
         if refusal is None:
             self._let_in(eio_sid, sid, head.namespace)
         else:
@@ -258,19 +269,23 @@ class WireServer(socketio.Server):
             self._refuse_join(eio_sid, head.namespace, refusal)
 
     def _serves(self, namespace: str) -> bool:
-        return namespace in self.handlers or namespace in self.namespace_handlers
+        return namespace in self.handlers or namespace in self.namespaces
 
-    def _ask_connect(self, eio_sid: str, sid: str, namespace: str, auth: Any) -> Any:
+    def _ask_connect(self, sid: str, namespace: str, environ: Environ, auth: Any) -> Any:
         """None when the connect handler lets the socket in, otherwise what the client is told."""
         try:
             handler = self.handlers.get(namespace, {}).get("connect")
-            let_in = handler is None or handler(sid, self.environ[eio_sid], auth) is not False
+            let_in = handler is None or handler(sid, environ, auth) is not False
             return None if let_in else {"message": "Connection rejected by server"}
         except Refused as refused:
             return refused.error_args
         except Exception as error:  # noqa: BLE001 the boundary: error_body logs what is ours
-            body = self.error_body(error)
-            return {"message": body.get("error", ""), "data": body}
+            return self._refusal(error)
+
+    def _refusal(self, error: Exception) -> dict[str, Any]:
+        """What Socket.IO clients hand to `connect_error`."""
+        body = self.error_body(error)
+        return {"message": body.get("error", ""), "data": body}
 
     def _let_in(self, eio_sid: str, sid: str, namespace: str) -> None:
         self._send_packet(eio_sid, WirePacket(CONNECT, data={"sid": sid}, namespace=namespace))
@@ -278,12 +293,13 @@ class WireServer(socketio.Server):
         session = self.eio.sockets.get(eio_sid)
         if session is not None:
             self.eio.mark_joined(session)
+        if eio_sid not in self.environ:  # its polling session ended while the connect handler waited
+            self._handle_disconnect(eio_sid, namespace, self.reason.TRANSPORT_CLOSE)
+        elif namespace in self._welcomes:
+            self._welcomes[namespace](sid)
 
     def _refuse_join(self, eio_sid: str, namespace: str, refusal: Any) -> None:
-        data = refusal if refusal is not None else {"message": "Unable to connect"}
-        if "data" not in data and "message" not in data:
-            data = {"message": data.get("error", ""), "data": data}
-        self._send_packet(eio_sid, WirePacket(CONNECT_ERROR, data=data, namespace=namespace))
+        self._send_packet(eio_sid, WirePacket(CONNECT_ERROR, data=refusal, namespace=namespace))
         session = self.eio.sockets.get(eio_sid)
         if session is not None:
             session.strike("refused")

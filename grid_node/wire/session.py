@@ -184,6 +184,12 @@ class WireSocket(Socket):
         if self.strikes >= self.server.limits.strikes:
             self.cut(POLICY, why)
 
+    def ping(self) -> None:
+        if self.ws is not None:
+            self._write(TEXT, PING.encode())
+        else:
+            self._enqueue(packet.Packet(packet.PING))
+
     def pong(self) -> None:
         if self.last_ping is not None:  # one answer buys one more round, however many are sent
             self.last_ping = None
@@ -217,6 +223,8 @@ class WireSocket(Socket):
         ws.cork()
         try:
             for message in batch:
+                if self.closed or ws.closed is not None:
+                    break  # cut by one of the messages before
                 self._receive_guarded(message)
         finally:
             uncork(ws)

@@ -35,14 +35,15 @@ class _OrderedEngine(engineio.Client):
 
     def _trigger_event(self, event: str, *args: Any, **options: Any) -> Any:
         if event == "message":
-            pass
+            options["run_async"] = False
         return super()._trigger_event(event, *args, **options)
 
-    def disconnect(self, *args: Any, **options: Any) -> None:
-        """Leaves without the 3 s that websocket-client waits for a close frame which the read loop took."""
+    def disconnect(self, abort: bool = False, reason: str | None = None) -> None:
+        """Leaves without the 3 s that websocket-client waits for a close frame which the read loop took; called
+        by the read loop itself, for a message that ends the connection, it does not wait for that loop."""
         if self.ws is not None:
             self.ws.close = functools.partial(self.ws.close, timeout=CLOSE_TIMEOUT)
-        super().disconnect(*args, **options)
+        super().disconnect(abort or threading.current_thread() is self.read_loop_task, reason)
 
 
 class _OrderedClient(socketio.Client):

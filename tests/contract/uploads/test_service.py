@@ -4,6 +4,7 @@ import base64
 import contextlib
 import hashlib
 import resource
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from threading import Barrier
 import pytest
 from sqlalchemy import delete
 
+from grid_node.blobs.factory import make_blobs
 from grid_node.blobs.local import LocalBlobs
 from grid_node.blobs.store import CHUNK, Blob
 from grid_node.clock import ManualClock
@@ -175,6 +177,13 @@ def test_an_upload_in_pieces_becomes_a_blob_that_can_be_taken(uploads, target, s
     assert take(store, uploads, upload_id) == blob
 
 
+def test_a_finished_upload_lands_in_an_object_store_too(store, clock, target, tmp_path) -> None:
+    bucket = f"memory://uploads-{uuid.uuid4().hex}"
+    uploads = UploadService(store, make_blobs(bucket, tmp_path / "cache", call), clock, tmp_path / "uploads", call)
+    digest = take(store, uploads, uploaded(uploads, target)).sha256
+    assert b"".join(make_blobs(bucket, tmp_path / "empty", call).open(digest)) == CONTENT
+
+
 def test_a_restart_goes_on_from_the_bytes_on_disk(start, target, store) -> None:
     before = start()
     upload_id = created(before, target)
@@ -244,7 +253,9 @@ def test_what_a_crash_left_unverified_is_cut_before_the_next_piece(start, target
         file.write(b"damaged")
     after = start()
     assert offset_of(after, target, upload_id) == 1000
-    after.append(OWNER, target, upload_id, 1000, sends(CONTENT[1000:]))
+    after.append(OWNER, target, upload_id, 1000, sends(CONTENT[1000:2000]))
+    assert offset_of(start(), target, upload_id) == 2000
+    after.append(OWNER, target, upload_id, 2000, sends(CONTENT[2000:]))
     assert take(store, after, upload_id).sha256 == hashlib.sha256(CONTENT).hexdigest()
 
 
@@ -352,7 +363,8 @@ def test_an_expired_upload_is_gone_then_unknown_and_leaves_no_file(uploads, targ
         uploads.find(OWNER, target, upload_id)
 
 
-def test_expiry_leaves_living_uploads_alone(uploads, target) -> None:
+def test_expiry_leaves_living_uploads_and_foreign_files_alone(uploads, target, tmp_path) -> None:
+    (tmp_path / "uploads" / ".nfs0001").touch()
     upload_id = created(uploads, target)
     uploads.append(OWNER, target, upload_id, 0, sends(CONTENT[:1000]))
     assert uploads.expire() == 0
@@ -441,7 +453,7 @@ def test_what_the_target_refuses_at_the_end_is_rejected_and_drops_the_bytes(uplo
     assert uploads.referenced([row.sha256]) == set()
 
 
-def test_a_fault_of_ours_at_the_end_is_made_good_after_a_restart(start) -> None:
+def test_a_fault_of_ours_at_the_end_is_made_good_after_a_restart(start, tmp_path) -> None:
     target = PublishingTarget([StoreUnavailable(retry_after=1), Completion({"model_id": "m1"})])
     before = start()
     upload_id = created(before, target)
@@ -451,6 +463,7 @@ def test_a_fault_of_ours_at_the_end_is_made_good_after_a_restart(start) -> None:
     after.recover(target)
     assert len(target.seen) == 2
     assert after.find(OWNER, target, upload_id).row.state == "published"
+    assert list((tmp_path / "uploads").iterdir()) == []
 
 
 def test_a_whole_file_without_an_answer_is_finished_at_the_next_look(start, target, tmp_path, store) -> None:

@@ -8,6 +8,7 @@ import urllib.request
 
 import aiohttp
 import pytest
+import requests
 import socketio
 
 from tests.integration.wire.harness import RawClient, client_frame
@@ -15,7 +16,7 @@ from tests.integration.wire.harness import RawClient, client_frame
 
 @pytest.fixture(params=[["websocket"], ["polling"], None], ids=["websocket", "polling", "upgrade"])
 def client(request, server):
-    with socketio.SimpleClient() as simple:
+    with requests.Session() as http, socketio.SimpleClient(http_session=http) as simple:
         simple.connect(server.url, transports=request.param)
         yield simple
 
@@ -106,6 +107,7 @@ def test_a_polling_body_that_is_no_payload_ends_the_session_quietly(server):
         sid = json.loads(opened[1:])["sid"]
         with pytest.raises(urllib.error.HTTPError) as error:
             urllib.request.urlopen(f"{server.url}/socket.io/?EIO=4&transport=polling&sid={sid}", data=body, timeout=10)
+        error.value.close()
         assert error.value.code == 400
     assert server.log_text().count("Traceback") == tracebacks
 
@@ -125,4 +127,5 @@ def test_a_60_mb_message_in_fragments_arrives_whole(server):
 def test_a_plain_request_on_a_raw_path_is_told_to_upgrade(server):
     with pytest.raises(urllib.error.HTTPError) as error:
         urllib.request.urlopen(f"{server.url}/raw", timeout=10)
+    error.value.close()
     assert error.value.code == 426

@@ -134,11 +134,12 @@ def test_attachments_above_one_message_are_dropped_and_answered_413(server):
 
 
 @pytest.mark.parametrize("number", ["9", "-1", '"0"', "1.5", "null"])
-def test_a_placeholder_for_nothing_is_malformed(server, number):
+def test_a_placeholder_for_nothing_is_answered(server, number):
     with RawClient(server) as client:
         client.join()
         client.send('451-1["echo",{"_placeholder":true,"num":' + number + "}]")
         client.send_binary(b"x")
+        assert '"code":"invalid_message"' in client.text()
         assert client.ack('421["echo",1]') == {"payload": 1}
 
 
@@ -187,3 +188,11 @@ def test_transports_that_join_nothing_are_few_and_cut(tight_server):
     for stranger in strangers:
         stranger.sock.close()
     tight_server.wait_for("pending", 0)
+
+
+def test_messages_behind_the_one_that_ended_the_session_are_not_handled(server):
+    with RawClient(server) as client:
+        client.join()
+        client.sock.sendall(client_frame(TEXT, b"9") * 100 + client_frame(TEXT, b'421["let_go"]'))
+        opcode, _payload = client.frame()
+        assert opcode == 8

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from hashlib import sha256
 from typing import Any
 
@@ -197,20 +199,37 @@ class _Quiet(WSGIRequestHandler):
         """Nothing: the test's output is not a server log."""
 
 
-@pytest.fixture
-def node() -> Iterator[ScriptedNode]:
-    scripted = ScriptedNode()
+@contextmanager
+def serving(scripted: ScriptedNode, port: int = 0) -> Iterator[ScriptedNode]:
     app = socketio.WSGIApp(scripted.sio, scripted.wsgi)
-    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
+    server = make_server("127.0.0.1", port, app, threaded=True, request_handler=_Quiet)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     scripted.url = f"http://127.0.0.1:{server.server_port}"
-    yield scripted
-    scripted.sio.shutdown()
-    server.shutdown()
-    server.server_close()
-    thread.join(5)
+    try:
+        yield scripted
+    finally:
+        scripted.sio.shutdown()
+        server.shutdown()
+        server.server_close()
+        thread.join(5)
+
+
+@pytest.fixture
+def node() -> Iterator[ScriptedNode]:
+    with serving(ScriptedNode()) as scripted:
+        yield scripted
+
+
+@pytest.fixture
+def late_node() -> tuple[ScriptedNode, Callable[[], AbstractContextManager[ScriptedNode]]]:
+    """A node whose address is known before it serves, and what makes it serve."""
+    with socket.create_server(("127.0.0.1", 0)) as placeholder:
+        port = placeholder.getsockname()[1]
+    scripted = ScriptedNode()
+    scripted.url = f"http://127.0.0.1:{port}"
+    return scripted, lambda: serving(scripted, port)
 
 
 @pytest.fixture

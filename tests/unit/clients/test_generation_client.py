@@ -111,13 +111,13 @@ def test_pushes_do_not_overtake_each_other(node: Any, client: GenerationClient) 
     node.add_update("queued")
 
     def push_many(sid: str, after: int) -> None:
-        for n in range(30):  # a large one takes longer to read than the small one behind it
-            filler = list(range(30_000)) if n % 10 == 0 else []
+        for n in range(60):  # a large one takes longer to read than the small one behind it
+            filler = list(range(50_000)) if n % 6 == 0 else []
             node.push(node.add_update("started", statistics={"filler": filler}), sid)
         node.push(node.add_update("best_results", results=RESULT), sid)
 
     node.on_resume = push_many
-    assert [u.seq for u in client.updates("t1")] == list(range(1, 33))
+    assert [u.seq for u in client.updates("t1")] == list(range(1, 63))
     assert node.resumed == [0]
 
 

@@ -243,6 +243,23 @@ def test_a_worker_comes_back_after_a_shutdown_of_the_node(node: Any) -> None:
     assert len(node.authentications) == 2
 
 
+def test_a_worker_waits_for_a_node_that_is_not_there_yet(late_node: Any) -> None:
+    node, serve = late_node
+    tried = threading.Event()
+
+    class Watched(Backoff):
+        def next(self, at_least: float | None = None) -> float:
+            tried.set()
+            return 0.02
+
+    node.leases = [lease()]
+    worker = WorkerClient(node.url, handler=answers(), api_key=KEY, kinds=["text"], formats=["text"], backoff=Watched)
+    with running(worker):
+        assert tried.wait(WAIT)
+        with serve():
+            assert node.submitted.acquire(timeout=WAIT)
+
+
 def test_an_unregistered_worker_keeps_asking(node: Any) -> None:
     refusals = [{"success": False, "status": 403, "code": "not_registered", "retry_after": 0.01}] * 2
 

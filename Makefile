@@ -1,0 +1,52 @@
+# Two commands need nothing but Python 3.11 and make: `make demo` and `make test`.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
+METADATA := setup.cfg pyproject.toml constraints.txt clients/python/setup.cfg clients/python/pyproject.toml
+
+.PHONY: help setup setup-test demo serve test lint reference clean
+
+help:
+	@echo "make setup      the environment in $(VENV)"
+	@echo "make demo       a node, four workers and one prompt; writes demo-output/best.ply and best.png"
+	@echo "make serve      the node; make serve FLAGS='--public_api.server_port 9000'"
+	@echo "make test       the test suite; make test TESTS=tests/unit"
+	@echo "make lint       style, types, and who may import whom"
+	@echo "make reference  write docs/reference.md anew from the code"
+
+setup: $(VENV)/installed
+
+setup-test: $(VENV)/installed-test
+
+$(VENV)/installed: $(METADATA)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@# torch first and exactly: any other version would bring gigabytes of CUDA libraries.
+	$(PIP) torch==2.13.0
+	$(PIP) -e . -e clients/python
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(PIP) -e .[test,postgres,redis] -e clients/python
+	touch $@
+
+demo: setup
+	$(BIN)/python scripts/demo.py
+
+serve: setup
+	$(BIN)/grid-node serve $(FLAGS)
+
+test: setup-test
+	$(BIN)/python -m pytest $(TESTS) $(PYTEST_FLAGS)
+
+lint: setup-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+reference: setup-test
+	$(BIN)/python scripts/reference.py
+
+clean:
+	rm -rf $(VENV) build demo-output .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

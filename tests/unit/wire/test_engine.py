@@ -1,0 +1,90 @@
+"""The one timer of all sessions: stepped by hand, on polling sessions that need no socket."""
+
+import pytest
+
+from grid_node.wire.engine import Deadlines
+from grid_node.wire.limits import WireLimits
+from grid_node.wire.server import build_server
+from grid_node.wire.session import WireSocket
+
+CONNECT = {"REQUEST_METHOD": "GET", "QUERY_STRING": "EIO=4&transport=polling"}
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def engine(clock):
+    limits = WireLimits(join_seconds=10, backlog_items=5)
+    server = build_server(
+        async_mode="threading", limits=limits, clock=clock, ping_interval=25, ping_timeout=20, monitor_clients=False
+    )
+    server.eio.start_service_task = False  # the test is the timer
+    server.eio.start_background_task = lambda target, *args, **kwargs: target(*args, **kwargs)
+    return server.eio
+
+
+@pytest.fixture
+def session(engine) -> WireSocket:
+    engine.handle_request(dict(CONNECT), lambda status, headers: None)
+    (session,) = engine.sockets.values()
+    return session
+
+
+def step(engine, clock, seconds: float) -> None:
+    clock.now += seconds
+    engine.keep_deadlines(clock.now)
+
+
+def test_items_fall_due_in_order_and_once():
+    deadlines = Deadlines(10)
+    deadlines.add(0, "a")
+    deadlines.add(5, "b")
+    assert [deadlines.due(9), deadlines.due(10), deadlines.due(20), deadlines.due(30)] == [[], ["a"], ["b"], []]
+
+
+def test_a_session_that_joins_nothing_is_cut(engine, clock, session):
+    step(engine, clock, 10)
+    assert session.closed
+    assert (engine.sockets, engine.pending, engine.counts) == ({}, 0, {"join_timeout": 1})
+
+
+def test_a_session_that_answers_pings_lives(engine, clock, session):
+    engine.mark_joined(session)
+    for _ in range(10):
+        step(engine, clock, 25)
+        session.poll()
+        session.receive_encoded("3")
+    assert not session.closed
+
+
+def test_a_session_that_answers_no_ping_is_cut(engine, clock, session):
+    engine.mark_joined(session)
+    step(engine, clock, 25)
+    step(engine, clock, 20)
+    assert session.closed
+    assert engine.counts == {"ping_timeout": 1}
+
+
+def test_pongs_that_nobody_asked_for_schedule_nothing(engine, clock, session):
+    engine.mark_joined(session)
+    for _ in range(100):
+        session.receive_encoded("3")
+    step(engine, clock, 25)
+    assert len(session.poll()) == 1
+
+
+def test_a_polling_session_that_is_not_polled_is_cut(engine, session):
+    for _ in range(6):
+        session.send_text('2["news"]')
+    assert session.closed
+    assert engine.counts["slow_reader"] == 1
