@@ -304,12 +304,18 @@ class GroupCommitStore(DirectStore):
             self._connection = None
 
 
+_AWAY = ("locked", "busy", "unable to open", "I/O error", "readonly", "closed", "connect", "shutting down")
+
+
 def _translated(error: BaseException) -> BaseException:
-    """Errors of the database as the house's own; every other error stays what it is."""
+    """Errors of the database's condition as the house's own; every other error stays what it is."""
     cause = error.orig if isinstance(error, DBAPIError) else error
-    if isinstance(cause, sqlite3.Error) and "disk is full" in str(cause):
-        return StoreFull(retry_after=60)
-    if isinstance(error, OperationalError | sqlite3.OperationalError):
-        full = "No space" in str(cause)
-        return StoreFull(retry_after=60) if full else StoreUnavailable(retry_after=1)
+    text = str(cause)
+    if isinstance(cause, sqlite3.Error | DBAPIError) or isinstance(error, DBAPIError):
+        if "disk is full" in text or "No space" in text:
+            return StoreFull(retry_after=60)
+        operational = isinstance(error, OperationalError | sqlite3.OperationalError)
+        if operational and (not isinstance(cause, sqlite3.Error) or any(word in text for word in _AWAY)):
+            log.error("the database is not available: %s", text)
+            return StoreUnavailable(retry_after=1)
     return error

@@ -11,6 +11,7 @@ import structlog
 
 bind = structlog.contextvars.bind_contextvars
 bound = structlog.contextvars.bound_contextvars
+bindings = structlog.contextvars.get_contextvars
 unbind_all = structlog.contextvars.clear_contextvars
 
 NOISY = ("engineio", "socketio", "huey", "httpx", "numba", "alembic")

@@ -7,7 +7,7 @@ from gunicorn.glogging import Logger
 from grid_node.logs import json_formatter
 
 
-class ServerLog(Logger):  # type: ignore[misc]
+class ServerLog(Logger):
     """What gunicorn says of its processes, one JSON object a line."""
 
     def setup(self, cfg: Any) -> None:

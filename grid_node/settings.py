@@ -118,7 +118,7 @@ class Settings:
 
     # --- scoring
     scoring_backend: str = setting("auto", "", "renderer", **_one_of("auto", "numba", "torch"))
-    scoring_processes: int = setting(1, "processes", "job processes that score")
+    scoring_processes: int = setting(1, "processes", "job processes that this node starts; 0: none", **_ZERO_OK)
     scoring_threads: int = setting(0, "threads", "threads of each; 0: all cores / processes", **_ZERO_OK)
     scoring_timeout: float = setting(120.0, "s", "longest time for one asset")
     scoring_memory: int = setting(4 * 1024 * MIB, "bytes", "memory of one job process")

@@ -9,7 +9,7 @@ statement goes its ordinary way: the result has the same methods.
 
 from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Connection
 from sqlalchemy.engine import Dialect
@@ -73,7 +73,8 @@ class _Plan:
 
 def _reader(columns: Any) -> Callable[[Any], Any]:
     """Rows as named tuples; columns whose type SQLite does not have (booleans) are converted."""
-    make = namedtuple("Row", [column.keyname for column in columns], rename=True)._make  # type: ignore[misc]
+    row_class: Any = namedtuple("Row", [column.keyname for column in columns], rename=True)  # type: ignore[misc]
+    make: Callable[[Any], Any] = row_class._make
     flags = [index for index, column in enumerate(columns) if column.type.python_type is bool]
     if not flags:
         return make

@@ -25,6 +25,8 @@ def run() -> None:
             if connection.dialect.name == "postgresql":
                 connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
             context.run_migrations()
+    # SQLite folds its log into the file when the last connection closes: the file alone is then the database.
+    db.engine.dispose()
 
 
 def drop_empty(_context: Any, _revision: Any, directives: list[Any]) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -30,7 +31,7 @@ GENERATORS = {"text_to_3d": "procedural", "text": "text"}
 class LiveNode:
     """A node on a free port with a data folder of its own and workers of a private grid.
 
-    `settings` are settings of the node by name; the job process that scores is left out with `scoring=False`.
+    `settings` are settings of the node by name; `scoring_processes=0` leaves out the job process.
     """
 
     def __init__(self, folder: Path, **settings: Any) -> None:
@@ -181,6 +182,8 @@ def empty_database() -> Path:
     environment = {**_clean_environment(), "GRID_DATA_DIR": str(folder), "FLASK_APP": "app"}
     command = [sys.executable, "-W", "ignore", "-m", "flask", "db", "upgrade", "-d", "migrations"]
     subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, timeout=START)
+    with contextlib.closing(sqlite3.connect(folder / "grid.db")) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the file alone is what gets copied
     return folder / "grid.db"
 
 

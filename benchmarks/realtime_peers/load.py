@@ -1,12 +1,14 @@
 """Load for `../realtime.py`: Socket.IO over raw sockets, every frame encoded beforehand, one epoll loop.
 
-Run as a program on a core of its own: `load.py acks PORT SOCKETS SECONDS` prints acks per second,
+Run as a program on a core of its own: `load.py acks PORT SOCKETS SECONDS PID` prints acks per second,
+and per second of processor time of the serving process PID;
 `load.py idle PORT SOCKETS` connects, prints the number of open sockets, and holds them until its stdin ends.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import select
 import socket
@@ -51,12 +53,12 @@ def read_frames(sock: socket.socket, buffer: bytes, count: int) -> bytes:
     return buffer
 
 
-def connect(port: int, path: str) -> socket.socket:
+def connect(port: int) -> socket.socket:
     """Upgrade and join the default namespace."""
     sock = socket.create_connection(("127.0.0.1", port), timeout=HANDSHAKE_SECONDS)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.sendall(
-        f"GET {path}?EIO=4&transport=websocket HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
+        f"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
         "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
         "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
     )
@@ -74,8 +76,15 @@ def connect(port: int, path: str) -> socket.socket:
     return sock
 
 
-def count_acks(sockets: list[socket.socket], seconds: float) -> float:
-    """Acks per second with one event of each socket always on its way, after a short warm-up."""
+def cpu_seconds(process_id: str) -> float:
+    """Processor time of a process so far, user and system."""
+    with open(f"/proc/{process_id}/stat", encoding="ascii") as stat:
+        fields = stat.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def count_acks(sockets: list[socket.socket], seconds: float, process_id: str) -> dict[str, float]:
+    """Acks with one event of each socket always on its way, after a short warm-up."""
     event, pong = masked(f"421{PAYLOAD}"), masked("3")
     poll = select.epoll()
     by_fd = {sock.fileno(): sock for sock in sockets}
@@ -83,11 +92,11 @@ def count_acks(sockets: list[socket.socket], seconds: float) -> float:
         sock.setblocking(False)
         poll.register(fd, select.EPOLLIN)
         sock.send(event)
-    acks, started = 0, 0.0
+    acks, started, cpu = 0, 0.0, 0.0
     starts = time.perf_counter() + WARM_UP_SECONDS
     while not started or time.perf_counter() < started + seconds:
         if not started and time.perf_counter() >= starts:
-            acks, started = 0, time.perf_counter()
+            acks, started, cpu = 0, time.perf_counter(), cpu_seconds(process_id)
         for fd, _ in poll.poll(1.0):
             data = by_fd[fd].recv(65536)
             if not data:
@@ -98,17 +107,17 @@ def count_acks(sockets: list[socket.socket], seconds: float) -> float:
                 by_fd[fd].send(event * answered)
             if data.startswith(b"\x81\x012"):  # Engine.IO ping
                 by_fd[fd].send(pong)
-    return acks / (time.perf_counter() - started)
+    elapsed = time.perf_counter() - started
+    return {"per_second": acks / elapsed, "per_cpu_second": acks / (cpu_seconds(process_id) - cpu)}
 
 
 def main(arguments: list[str]) -> None:
     mode, port, count = arguments[0], int(arguments[1]), int(arguments[2])
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    path = arguments[4] if len(arguments) > 4 else "/socket.io/"
-    sockets = [connect(port, path) for _ in range(count)]
+    sockets = [connect(port) for _ in range(count)]
     if mode == "acks":
-        print(json.dumps({"acks_per_second": count_acks(sockets, float(arguments[3]))}))
+        print(json.dumps(count_acks(sockets, float(arguments[3]), arguments[4])))
     else:
         print(json.dumps({"connected": len(sockets)}), flush=True)
         sys.stdin.read()

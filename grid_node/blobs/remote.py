@@ -7,6 +7,7 @@ the store names the right size. A put of an object store is atomic, so there is 
 import contextlib
 from collections.abc import Iterator
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -78,7 +79,7 @@ class RemoteBlobs:
 
     def sweep(self, referenced: Referenced, older_than: float) -> int:
         with self._store_errors():
-            files = self._offload(self._fs.find, self._root, detail=True)
+            files = self._offload(partial(self._fs.find, self._root, detail=True))
         old = [name.rsplit("/", 1)[-1] for name, info in files.items() if _stored_at(info) < older_than]
         deleted = 0
         for start in range(0, len(old), SWEEP_BATCH):
@@ -93,7 +94,8 @@ class RemoteBlobs:
     def _pieces(self, key: str, start: int, end: int) -> Iterator[bytes]:
         while start < end:
             with self._store_errors():
-                piece = self._offload(self._fs.cat_file, key, start=start, end=min(end, start + CHUNK))
+                part = partial(self._fs.cat_file, key, start=start, end=min(end, start + CHUNK))
+                piece = self._offload(part)
             if not piece:
                 raise StoreUnavailable(retry_after=5)
             start += len(piece)

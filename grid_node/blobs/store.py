@@ -13,7 +13,7 @@ CHUNK = 256 * 1024
 """Bytes that are read, written and hashed at a time: what one waiting greenlet or thread holds in memory."""
 
 Offload = Callable[..., Any]
-"""Calls a function with arguments off the hub and returns its result: tpool.execute, or a plain call.
+"""Calls a function with positional arguments off the hub: eventlet's tpool.execute, or a plain call.
 
 What runs there neither logs nor touches locks, sockets or the database.
 """

@@ -1,6 +1,6 @@
 """What `scripts/api_key_cli.sh` runs: the key commands on a database that is named first.
 
-DB is a SQLite file (made, with the tables of keys, when missing or empty), a database URL, or `-` for the node's own.
+DB is a SQLite file (made, with its tables, when missing or empty), a database URL, or `-` for the node's own.
 """
 
 import sqlite3
@@ -11,14 +11,15 @@ from types import SimpleNamespace
 
 import click
 from flask import Flask
-from sqlalchemy import inspect
+from flask_migrate import Migrate, upgrade
+from sqlalchemy import URL, inspect
 
 from grid_node.cli.answers import answers, fail
 from grid_node.cli.keys import keys_cli
 from grid_node.clock import SystemClock
-from grid_node.database import Base, DirectStore, make_engine
+from grid_node.database import DirectStore, db, make_engine, set_pragmas
 from grid_node.identity.refusal import Refused
-from grid_node.identity.tables import ApiKey, Charge, KeyEpoch
+from grid_node.identity.tables import ApiKey
 from grid_node.settings import BadSetting, Settings
 
 NO_DATABASE = "Database file must be specified as the first argument."
@@ -27,7 +28,7 @@ USAGE = (
     "   (DB: SQLite file, database URL, or - for the configured one)"
 )
 ARGUMENTS = {"list": 0, "gen": 0, "add": 4, "remove": 1}
-_TABLES = [model.__table__ for model in (ApiKey, Charge, KeyEpoch)]
+MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 
 
 def main(arguments: list[str]) -> int:
@@ -62,7 +63,7 @@ def run(store: DirectStore, command: list[str], settings: Settings) -> int:
 
 
 def open_store(database: str, settings: Settings) -> DirectStore:
-    """The store that `database` names; a SQLite file without tables gets those of keys. Raises Refused."""
+    """The store that `database` names; a SQLite file without tables gets them. Raises Refused."""
     if database == "-":
         return DirectStore(make_engine(settings.database, pool=1))
     if "://" in database:
@@ -71,8 +72,20 @@ def open_store(database: str, settings: Settings) -> DirectStore:
     refuse_clear_keys(file)
     engine = make_engine(f"sqlite:///{file}")
     if not inspect(engine).has_table(ApiKey.__tablename__):
-        Base.metadata.create_all(engine, tables=_TABLES)
+        make_tables(engine.url)
     return DirectStore(engine)
+
+
+def make_tables(url: URL) -> None:
+    """All tables of a node, by its migrations, so that a node may be started on the file later."""
+    app = Flask("api_key_cli")
+    app.config["SQLALCHEMY_DATABASE_URI"] = url
+    db.init_app(app)
+    Migrate(app, db)
+    with app.app_context():
+        set_pragmas(db.engine)
+        upgrade(str(MIGRATIONS))
+        db.engine.dispose()
 
 
 def refuse_clear_keys(file: Path) -> None:

@@ -4,12 +4,14 @@ They ask for no key: they tell no task, no prompt and no key. A proxy keeps `/me
 """
 
 import time
+import uuid
 from contextlib import suppress
 from typing import Any
 
 from flask import Blueprint, Flask, Response, current_app, g, jsonify, request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from grid_node import logs
 from grid_node.errors import GridError
 from grid_node.node import Node
 from grid_node.services import Services
@@ -49,19 +51,28 @@ def operations_blueprint(services: Services) -> Blueprint:
 
 
 def observe_requests(app: Flask, services: Services) -> None:
-    """Measure every request from its arrival to its answer's head, by route and status."""
+    """Name every request in the logs, and measure it from its arrival to its answer's head."""
 
     @app.before_request
     def arrived() -> None:
         g.arrived = time.perf_counter()
+        # A connection's greenlet serves many requests: what the one before bound must go.
+        logs.unbind_all()
+        logs.bind(request_id=uuid.uuid4().hex, **named(request.view_args))
 
     @app.after_request
     def answered(response: Response) -> Response:
+        response.headers.setdefault("X-Request-Id", str(logs.bindings().get("request_id", "")))
         route = request.url_rule.rule if request.url_rule is not None else "*"
         if route.rstrip("/") not in SCRAPES and "arrived" in g:
             seconds = time.perf_counter() - g.arrived
             services.metrics.http.labels(route, str(response.status_code)).observe(seconds)
         return response
+
+
+def named(view_args: dict[str, Any] | None) -> dict[str, Any]:
+    """The ids in the path, which are no secrets."""
+    return {name: value for name, value in (view_args or {}).items() if name in ("task_id", "lease_id")}
 
 
 def what_is_missing(services: Services) -> list[str]:

@@ -157,7 +157,7 @@ class KeyService:
 
     def _touch_all(self, tx: Transaction, uses: dict[str, float]) -> None:
         for key_id, used in sorted(uses.items()):
-            tx.execute(_TOUCH, {"key_id": key_id, "used": used, "stale": used - TOUCH})
+            tx.execute(_TOUCH, {"key_id": key_id, "used": used, "stale": used})
 
     def epoch(self) -> int:
         """A number that grows with every change of keys, allow-list or blacklist, in whichever process."""

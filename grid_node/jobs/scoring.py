@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, insert, or_, select, update
 
+from grid_node import logs
 from grid_node.blobs.store import Blobs
 from grid_node.clock import Clock
 from grid_node.database import Store, Transaction
@@ -152,10 +153,15 @@ class JobRunner:
         job = self._jobs.claim(lease_id, self._owner)
         if job is None:
             return False
+        with logs.bound(task_id=job.task_id, lease_id=lease_id):
+            self._run(job, lease_id, timeout)
+        return True
+
+    def _run(self, job: Any, lease_id: str, timeout: float) -> None:
         if self._jobs.quarantined(job.sha256):
             log.error("result %s is quarantined: it ended %d job processes", job.sha256, DEATHS_MAX)
             self._jobs.fail(lease_id, 1_000_000)
-            return True
+            return
         try:
             with self._watched(timeout):
                 report, artifacts = self._score(job)
@@ -164,7 +170,7 @@ class JobRunner:
             self._jobs.fail(lease_id, job.job_attempts)
         else:
             self._jobs.finish(lease_id, report, artifacts)
-        return True
+            log.info("scored %s in %.2f s", report["score"], report["seconds"])
 
     @contextmanager
     def _watched(self, timeout: float) -> Any:

@@ -8,7 +8,7 @@ from grid_node.settings import Settings
 
 def scoring_settings(settings: Settings) -> ScoringSettings:
     """What the scorers need of the node's settings."""
-    threads = settings.scoring_threads or max(1, (os.cpu_count() or 1) // settings.scoring_processes)
+    threads = settings.scoring_threads or max(1, (os.cpu_count() or 1) // max(1, settings.scoring_processes))
     return ScoringSettings(
         threshold=settings.scoring_threshold,
         min_splats=settings.scoring_min_splats,

@@ -31,6 +31,13 @@ def raw_socket(environ: Environ) -> Any:
     raise HandshakeError("501 NOT IMPLEMENTED", "this WSGI server does not hand over its socket")
 
 
+def early_bytes(environ: Environ) -> bytes:
+    """What the peer sent right behind its request, without waiting for our 101: gunicorn has read it already."""
+    reader = getattr(environ.get("wsgi.input"), "reader", None)
+    held = getattr(getattr(reader, "unreader", None), "buf", None)
+    return bytes(held.getvalue()) if held is not None else b""
+
+
 def end_response(environ: Environ) -> list[bytes]:
     """Leave the WSGI call after the socket was used directly: the server must write no response of its own."""
     if "gunicorn.socket" in environ:

@@ -47,6 +47,10 @@ log = logging.getLogger(__name__)
 UNKNOWN = FallbackRoute(FALLBACK, unknown_event)
 
 
+def byte_size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
+
+
 class Assembly:
     """A binary packet whose attachments are still coming. Above the limit it keeps counting, but no bytes."""
 
@@ -55,7 +59,7 @@ class Assembly:
     def __init__(self, head: Head, limits: WireLimits) -> None:
         self.head = head
         self.missing = head.attachments
-        self.size = len(head.body)
+        self.size = byte_size(head.body)
         self.attachments: list[bytes] = []
         self.fault: Exception | None = None
         if head.attachments > limits.attachments:
@@ -170,7 +174,7 @@ class WireServer(socketio.Server):
         limit = self.limits.message_bytes
         if assembly is not None and assembly.fault is not None:
             raise assembly.fault
-        if len(head.body) > limit:
+        if byte_size(head.body) > limit:
             raise MessageTooLarge(limit=limit)
         try:
             data = strict_json.loads(head.body, self.limits.depth)

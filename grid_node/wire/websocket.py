@@ -32,7 +32,7 @@ from grid_node.wire.frames import (
     frame_header,
     parse_close,
 )
-from grid_node.wire.handshake import Environ, check_upgrade, raw_socket, switching_protocols
+from grid_node.wire.handshake import Environ, check_upgrade, early_bytes, raw_socket, switching_protocols
 from grid_node.wire.outbox import ConnectionClosed, Outbox, Spawn, wait_until
 
 CHUNK = 64 * 1024
@@ -56,6 +56,7 @@ class WebSocket:
     __slots__ = (
         "_clock",
         "_close_received",
+        "_early",
         "_inbox",
         "_last_item",
         "_outbox",
@@ -95,6 +96,7 @@ class WebSocket:
         self._pinged = False
         self._reading = False
         self._close_received = False
+        self._early = b""
         self._clock = clock
 
     @classmethod
@@ -105,6 +107,7 @@ class WebSocket:
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = cls(sock, **options)
+        connection._early = early_bytes(environ)
         sock.sendall(switching_protocols(key))
         return connection
 
@@ -128,7 +131,7 @@ class WebSocket:
         """The next message. Raises TimeoutError (the connection stays usable) and ConnectionClosed."""
         deadline = None if timeout is None else self._clock() + timeout
         while not self._inbox:
-            if self._last_item is None:
+            if self._last_item is None and not self._early:
                 self._await_bytes(deadline)
             messages = self.recv_batch()
             if messages:
@@ -165,6 +168,9 @@ class WebSocket:
         return messages
 
     def _read(self) -> bytes:
+        if self._early:
+            early, self._early = self._early, b""
+            return early
         self._reading = True
         try:
             return self._sock.recv(CHUNK)

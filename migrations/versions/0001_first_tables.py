@@ -2,7 +2,7 @@
 
 Revision ID: 0001
 Revises: 
-Create Date: 2026-11-21 09:48:55.416949
+Create Date: 2026-11-21 10:09:20.562656
 
 """
 from alembic import op

@@ -14,9 +14,11 @@ SAMPLE = Path(__file__).with_name("sample_client.py")
 PATIENCE = 100
 
 
-@pytest.mark.parametrize("path", ["/ws/generate/", "/ws/generate"])
-def test_the_sample_client_gets_started_first_and_best_results(live_node: Any, tmp_path: Path, path: str) -> None:
-    key = live_node.add_key(f"sample{'-' * path.endswith('e')}")
+@pytest.mark.parametrize(("name", "path"), [("with-slash", "/ws/generate/"), ("without-slash", "/ws/generate")])
+def test_the_sample_client_gets_started_first_and_best_results(
+    live_node: Any, tmp_path: Path, name: str, path: str
+) -> None:
+    key = live_node.add_key(f"sample-{name}")
     live_node.start_workers(4)
     socket_url = live_node.url.replace("http", "ws", 1) + path
 

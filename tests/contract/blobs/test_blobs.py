@@ -12,13 +12,10 @@ import pytest
 from grid_node.blobs.factory import make_blobs
 from grid_node.blobs.store import CHUNK, Blob, Blobs
 from grid_node.errors import AssetTooLarge, NotFound
+from tests.stores import call
 
 CONTENT = bytes(range(256)) * 4096 + b"tail"
 UNKNOWN = "0" * 64
-
-
-def call(function, *args, **kwargs):
-    return function(*args, **kwargs)
 
 
 def sha256(content: bytes) -> str:

@@ -20,12 +20,12 @@ def scorer() -> SplatScorer:
 
 
 @pytest.fixture(scope="session")
-def donut() -> SplatCloud:
-    return shapes.build("donut", 12_000)
+def robot() -> SplatCloud:
+    return shapes.build("robot", 16_000)
 
 
 def task(seed: int = 11, said_format: str = "ply") -> ScoreTask:
-    return ScoreTask("task", "a donut", seed, "text_to_3d", said_format)
+    return ScoreTask("task", "a robot", seed, "text_to_3d", said_format)
 
 
 @pytest.fixture(scope="session")

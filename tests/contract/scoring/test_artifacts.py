@@ -12,13 +12,13 @@ from grid_node.scoring.spz import write_spz
 
 
 @pytest.fixture(scope="module")
-def made(scorer, donut, tmp_path_factory):
-    """Report and artifacts of the donut sent as SPZ."""
+def made(scorer, robot, tmp_path_factory):
+    """Report and artifacts of the robot sent as SPZ."""
     folder = tmp_path_factory.mktemp("artifacts")
     path = folder / "sent.spz"
     with path.open("wb") as file:
-        write_spz(file, donut)
-    return scorer.score(path, ScoreTask("t", "a donut", 3, "text_to_3d", "spz"), folder), folder
+        write_spz(file, robot)
+    return scorer.score(path, ScoreTask("t", "a robot", 3, "text_to_3d", "spz"), folder), folder
 
 
 def test_eight_previews_their_grid_and_the_other_form_are_written(made):
@@ -50,44 +50,45 @@ def test_the_grid_is_two_by_two_of_every_other_preview(made):
         assert (corner == np.asarray(Image.open(report.artifacts[f"previews/{k}.png"]))).all()
 
 
-def test_the_other_form_keeps_the_geometry(made, donut):
+def test_the_other_form_keeps_the_geometry(made, robot):
     report, _ = made
     back = read_asset(report.artifacts["asset.ply"], "ply", ScoringSettings())
 
-    assert np.abs(back.centers - donut.centers).max() <= 2**-12
-    assert np.abs(back.opacity - donut.opacity).max() <= 1 / 255
+    assert np.abs(back.centers - robot.centers).max() <= 2**-12
+    assert np.abs(back.opacity - robot.opacity).max() <= 1 / 255
 
 
 def test_the_numbers_of_the_report_are_those_of_the_file(made):
     report, folder = made
 
-    assert report.splats == 12_000
+    assert report.splats == 16_000
     assert report.bytes == (folder / "sent.spz").stat().st_size
     assert (report.format, report.backend, report.scorer) == ("spz", "numba", "splat-1")
     assert report.seconds > 0
 
 
-def test_an_asset_that_is_judged_early_leaves_nothing(scorer, donut, tmp_path):
-    flat = donut.take(np.arange(len(donut)))
+def test_an_asset_that_is_judged_early_leaves_nothing(scorer, robot, tmp_path):
+    flat = robot.take(np.arange(len(robot)))
     flat.centers[:, 2] *= 0.001
     path = tmp_path / "flat.spz"
     with path.open("wb") as file:
         write_spz(file, flat)
 
-    report = scorer.score(path, ScoreTask("t", "a donut", 3, "text_to_3d", "spz"), tmp_path)
+    report = scorer.score(path, ScoreTask("t", "a robot", 3, "text_to_3d", "spz"), tmp_path)
 
     assert (report.flags, report.reasons[0], report.artifacts) == (("stopped_early",), "flat", {})
     assert report.gates["texture"] is None
     assert report.components["quality"].status == "unavailable"
 
 
-def test_the_number_and_size_of_previews_can_be_set(donut, tmp_path):
+def test_the_number_and_size_of_previews_can_be_set(robot, tmp_path):
     path = tmp_path / "sent.spz"
     with path.open("wb") as file:
-        write_spz(file, donut)
-    small = SplatScorer(ScoringSettings(previews=4, preview_size=64, view_size=64))
+        write_spz(file, robot)
+    small = SplatScorer(ScoringSettings(previews=4, preview_size=64))
 
-    report = small.score(path, ScoreTask("t", "a donut", 3, "text_to_3d", "spz"), tmp_path)
+    report = small.score(path, ScoreTask("t", "a robot", 3, "text_to_3d", "spz"), tmp_path)
 
-    assert Image.open(report.artifacts["previews/grid.png"]).size == (133, 133)
+    with Image.open(report.artifacts["previews/grid.png"]) as grid:
+        assert grid.size == (133, 133)
     assert len(report.artifacts) == 6

@@ -27,8 +27,8 @@ def body(report: Report) -> dict:
 
 
 @pytest.fixture(scope="module")
-def plain(judge, donut):
-    return judge(donut)
+def plain(judge, robot):
+    return judge(robot)
 
 
 def as_spz(cloud) -> bytes:
@@ -62,64 +62,64 @@ def as_version_3(cloud) -> bytes:
         pytest.param(as_version_3, id="gzip 3"),
     ],
 )
-def test_the_same_asset_in_another_form_scores_the_same(judge, plain, donut, encode):
-    report = judge(encode(donut), said_format="spz")
+def test_the_same_asset_in_another_form_scores_the_same(judge, plain, robot, encode):
+    report = judge(encode(robot), said_format="spz")
 
     assert abs(report.score - plain.score) <= 0.005
     assert report.format == "spz"
 
 
-def test_the_order_of_the_splats_changes_nothing(judge, plain, donut):
-    shuffled = judge(donut.take(np.random.default_rng(8).permutation(len(donut))))
+def test_the_order_of_the_splats_changes_nothing(judge, plain, robot):
+    shuffled = judge(robot.take(np.random.default_rng(8).permutation(len(robot))))
 
     assert body(shuffled) == body(plain)
 
 
-def test_size_and_place_change_nothing(judge, plain, donut):
+def test_size_and_place_change_nothing(judge, plain, robot):
     moved = replace(
-        donut,
-        centers=donut.centers * 100 + np.array([30, -70, 11], np.float32),
-        log_scales=donut.log_scales + np.float32(np.log(100)),
+        robot,
+        centers=robot.centers * 100 + np.array([30, -70, 11], np.float32),
+        log_scales=robot.log_scales + np.float32(np.log(100)),
     )
 
     assert abs(judge(moved).score - plain.score) < 1e-6
 
 
-def test_one_far_splat_changes_next_to_nothing(judge, plain, donut):
-    centers = donut.centers.copy()
+def test_one_far_splat_changes_next_to_nothing(judge, plain, robot):
+    centers = robot.centers.copy()
     centers[123] = (10_000, 0, 0)
 
-    assert abs(judge(replace(donut, centers=centers)).score - plain.score) <= 0.001
+    assert abs(judge(replace(robot, centers=centers)).score - plain.score) <= 0.001
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_the_number_of_threads_changes_nothing(judge, plain, donut, threads):
-    report = judge(donut, by=SplatScorer(ScoringSettings(threads=threads)))
+def test_the_number_of_threads_changes_nothing(judge, plain, robot, threads):
+    report = judge(robot, by=SplatScorer(ScoringSettings(threads=threads)))
 
     assert body(report) == body(plain)
 
 
-def test_other_views_change_little(judge, plain, donut):
-    scores = [judge(donut, seed).score for seed in (12, 13)]
+def test_other_views_change_little(judge, plain, robot):
+    scores = [judge(robot, seed).score for seed in (12, 13)]
 
     assert all(abs(score - plain.score) <= 0.03 for score in scores)
 
 
-def test_a_report_is_equal_to_the_byte_in_other_processes_and_beside_others(scorer, donut, plain, tmp_path):
-    path = tmp_path / "donut.ply"
+def test_a_report_is_equal_to_the_byte_in_other_processes_and_beside_others(scorer, robot, plain, tmp_path):
+    path = tmp_path / "robot.ply"
     with path.open("wb") as file:
-        write_ply(file, donut)
+        write_ply(file, robot)
     program = (
         "import json, sys; from pathlib import Path\n"
         "from grid_node.scoring.port import ScoreTask; from grid_node.scoring.splats import SplatScorer\n"
-        "task = ScoreTask('task', 'a donut', 11, 'text_to_3d', 'ply')\n"
+        "task = ScoreTask('task', 'a robot', 11, 'text_to_3d', 'ply')\n"
         "print(json.dumps(SplatScorer().score(Path(sys.argv[1]), task).to_dict()))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, str(path)], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
     with ThreadPoolExecutor(2) as pool:
-        tasks = [ScoreTask("task", "a donut", seed, "text_to_3d", "ply") for seed in (11, 99)]
+        tasks = [ScoreTask("task", "a robot", seed, "text_to_3d", "ply") for seed in (11, 99)]
         together = list(pool.map(lambda one: scorer.score(path, one), tasks))
 
     elsewhere = {k: v for k, v in json.loads(done.stdout).items() if k not in ("seconds", "attempts")}
@@ -145,7 +145,7 @@ def test_the_alignment_is_unavailable_and_not_counted(plain):
     assert report["score_kind"] == "integrity"
 
 
-def test_a_threshold_above_the_score_refuses_with_a_reason(judge, donut, plain):
-    report = judge(donut, by=SplatScorer(ScoringSettings(threshold=0.99)))
+def test_a_threshold_above_the_score_refuses_with_a_reason(judge, robot, plain):
+    report = judge(robot, by=SplatScorer(ScoringSettings(threshold=0.99)))
 
     assert (report.accepted, report.reasons, report.score) == (False, ("below_threshold",), plain.score)

@@ -8,10 +8,11 @@ from flask import Flask
 from grid_node.cli import scorer as cli
 from grid_node.scoring import rules, shapes
 from grid_node.scoring.junk import JUNK, SEEDS, run_table
+from grid_node.scoring.ply import write_ply
 from grid_node.scoring.splats import SplatScorer
 
 
-@pytest.mark.parametrize(("base", "seed"), zip(("robot", "donut", "tree"), SEEDS, strict=True))
+@pytest.mark.parametrize(("base", "seed"), list(zip(("robot", "donut", "tree"), SEEDS, strict=True)))
 def test_every_row_of_the_table_is_on_its_side(scorer, base, seed):
     """One view seed for each shape here; `flask scorer junk` takes three for each."""
     rows = list(run_table(scorer, bases=(base,), seeds=(seed,)))
@@ -63,10 +64,10 @@ def test_the_junk_command_ends_with_1_when_a_gate_is_disabled(runner, monkeypatc
     assert (result.exit_code, wrong) == (1, ["needles"])
 
 
-def test_a_file_is_judged_from_the_command_line(runner, tmp_path, donut):
-    path = tmp_path / "donut.ply"
+def test_a_file_is_judged_from_the_command_line(runner, tmp_path, robot):
+    path = tmp_path / "robot.ply"
     with path.open("wb") as file:
-        cli_write(file, donut)
+        write_ply(file, robot)
 
     args = ["scorer", "score", str(path), "--seed", "5", "--json", "--previews", str(tmp_path / "p")]
     result = runner.invoke(args=args)
@@ -84,9 +85,3 @@ def test_a_refused_file_ends_with_1_and_says_why(runner, tmp_path):
 
     assert result.exit_code == 1
     assert "unknown_format" in result.output
-
-
-def cli_write(file, cloud):
-    from grid_node.scoring.ply import write_ply
-
-    write_ply(file, cloud)

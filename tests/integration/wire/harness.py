@@ -76,13 +76,15 @@ def client_frame(opcode: int, payload: bytes = b"", final: bool = True, reserved
 class RawClient:
     """An Engine.IO WebSocket without a library in between."""
 
-    def __init__(self, server: Server, path: str = "/socket.io/?EIO=4&transport=websocket") -> None:
+    def __init__(self, server: Server, pipelined: bytes = b"") -> None:
         self.sock = socket.create_connection(("127.0.0.1", server.port), timeout=30)
         self.buffer = b""
         self.sock.sendall(
-            f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n"
+            "Upgrade: websocket\r\nConnection: Upgrade\r\n"
             "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
             "Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n".encode()
+            + pipelined
         )
         while b"\r\n\r\n" not in self.buffer:
             self._more()

@@ -129,3 +129,9 @@ def test_a_plain_request_on_a_raw_path_is_told_to_upgrade(server):
         urllib.request.urlopen(f"{server.url}/raw", timeout=10)
     error.value.close()
     assert error.value.code == 426
+
+
+def test_frames_in_the_same_packet_as_the_request_are_read(server):
+    with RawClient(server, pipelined=client_frame(1, b"40") + client_frame(1, b'421["echo",1]')) as client:
+        assert [client.text()[:2], client.text()[:2]] == ["0{", "40"]
+        assert client.text() == '431[{"payload":1}]'

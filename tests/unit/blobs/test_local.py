@@ -14,12 +14,9 @@ from grid_node.blobs import disk
 from grid_node.blobs.local import LocalBlobs
 from grid_node.blobs.store import Blob
 from grid_node.errors import NotFound, StoreFull, StoreUnavailable
+from tests.stores import call
 
 BIG = b"0" * 300_000
-
-
-def call(function, *args, **kwargs):
-    return function(*args, **kwargs)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from grid_node.blobs.remote import RemoteBlobs
 from grid_node.errors import StoreUnavailable
+from tests.stores import call
 
 
 class LossyStore(MemoryFileSystem):
@@ -39,10 +40,6 @@ def registered() -> Iterator[None]:
     fsspec.register_implementation("away", AwayStore, clobber=True)
     yield
     LossyStore.store.clear()
-
-
-def call(function, *args, **kwargs):
-    return function(*args, **kwargs)
 
 
 def test_a_put_that_lost_bytes_is_no_blob(tmp_path: Path) -> None:

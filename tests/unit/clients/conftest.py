@@ -217,9 +217,12 @@ def serving(scripted: ScriptedNode, port: int = 0) -> Iterator[ScriptedNode]:
 
 
 @pytest.fixture
-def node() -> Iterator[ScriptedNode]:
+def node(caplog: pytest.LogCaptureFixture) -> Iterator[ScriptedNode]:
+    """Fails the test if the client's transport met an error of its own and only logged it."""
     with serving(ScriptedNode()) as scripted:
         yield scripted
+    swallowed = [r for r in caplog.get_records("call") if r.name == "engineio.client" and r.levelname == "ERROR"]
+    assert swallowed == []
 
 
 @pytest.fixture

@@ -1,0 +1,254 @@
+"""What an operator sees of a running node: health, metrics, logs, and how it ends."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+import socketio
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from grid_client.generation import GenerationClient
+from tests.nodes import LiveNode, until
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveNode]:
+    node = LiveNode(tmp_path_factory.mktemp("operations"), log_level="info", scoring_previews=0)
+    node.start()
+    try:
+        yield node
+    finally:
+        node.stop()
+
+
+@pytest.fixture
+def own_node(tmp_path: Path) -> Iterator[LiveNode]:
+    """A node that the test may end."""
+    node = LiveNode(tmp_path, shutdown_grace=10)
+    node.start()
+    try:
+        yield node
+    finally:
+        node.stop()
+
+
+# --- health -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_node_is_ready_only_when_its_scorers_are_warm(own_node: LiveNode) -> None:
+    cold = httpx.get(own_node.url + "/readyz")
+    until(lambda: httpx.get(own_node.url + "/readyz").status_code == 200, 60)
+
+    assert httpx.get(own_node.url + "/healthz").json() == {"status": "ok"}
+    assert cold.status_code == 503
+    assert cold.json()["missing"] == ["scoring: 1 of 1 job processes are not warm"]
+    assert cold.headers["Retry-After"] == "1"
+    assert httpx.get(own_node.url + "/health/").json() == {"status": "ready", "missing": []}
+
+
+def test_a_dead_job_process_is_seen_and_replaced(node: LiveNode) -> None:
+    until(lambda: ready(node), 60)
+    [job] = job_processes(node)
+
+    job.kill()
+
+    until(lambda: not ready(node))
+    until(lambda: ready(node), 60)
+    assert gauge(node, "grid_job_process_restarts") == 1
+    assert [process.pid for process in job_processes(node)] != [job.pid]
+
+
+def test_a_locked_database_makes_the_node_unready(tmp_path: Path) -> None:
+    node = LiveNode(tmp_path, lock_timeout=0.2)
+    node.start()
+    try:
+        until(lambda: ready(node), 60)
+        with node._engine.begin():  # BEGIN IMMEDIATE: the write lock is ours
+            answer = httpx.get(node.url + "/readyz")
+            alive = httpx.get(node.url + "/healthz")
+
+        assert answer.status_code == 503
+        assert answer.json()["missing"] == ["database: The database is not available"]
+        assert alive.status_code == 200
+        until(lambda: ready(node))
+    finally:
+        node.stop()
+
+
+# --- metrics ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_metric_is_measured(node: LiveNode) -> None:
+    """One task by two workers, one error: afterwards each metric says so."""
+    until(lambda: ready(node), 60)
+    node.start_workers(2, "text_to_3d")
+    until(lambda: gauge(node, "grid_pulls_waiting") == 2)
+    with GenerationClient(node.url, node.add_key("client")) as client:
+        task = client.submit("a red robot", copies=2)
+        client.wait(task.id, timeout=60)
+        client_sockets = gauge(node, "grid_connections", face="client")
+        httpx.get(f"{node.url}/nowhere")
+        with contextlib.suppress(Exception):
+            client._connected().call("task_status", {"task_id": "none"}, 5)
+
+    # ended tasks and verdicts are counted when their rows are settled
+    until(lambda: gauge(node, "grid_tasks_ended_total", state="best_results") == 1)
+    until(lambda: gauge(node, "grid_scoring_seconds_count") == 2)
+    assert gauge(node, "grid_tasks", state="queued") == 0
+    assert gauge(node, "grid_queue_depth", kind="text_to_3d") == 0
+    assert gauge(node, "grid_scoring_queue_depth") == 0
+    assert client_sockets == 1
+    assert gauge(node, "grid_connections", face="worker") == 2
+    assert gauge(node, "grid_dispatch_seconds_count") == 1
+    assert 0 < gauge(node, "grid_scoring_seconds_sum") < 60
+    assert gauge(node, "grid_ack_seconds_count", event="generate") == 1
+    assert gauge(node, "grid_ack_seconds_count", event="submit_result") == 2
+    assert gauge(node, "grid_http_seconds_count", route="*", status="404") >= 1
+    assert gauge(node, "grid_errors_total", code="task_not_found") == 1
+    assert 0 < gauge(node, "grid_hub_gap_max_seconds") < 60
+
+
+def test_a_waiting_task_shows_in_the_gauges(own_node: LiveNode) -> None:
+    with GenerationClient(own_node.url, own_node.add_key("client")) as client:
+        client.submit("nobody will take this", kind="text")
+
+        assert gauge(own_node, "grid_tasks", state="queued") == 1
+        assert gauge(own_node, "grid_queue_depth", kind="text") == 1
+
+
+# --- logs -------------------------------------------------------------------------------------------------------------
+
+
+def test_no_key_and_no_prompt_reaches_the_log(node: LiveNode) -> None:
+    """Keys by every way that there is, good ones and bad ones."""
+    prompt = "a very secret teapot"
+    good, bad = node.add_key("good"), node.keys.generate()
+    with GenerationClient(node.url, good) as client:
+        client.submit(prompt, kind="text")
+    for key in (good, bad):
+        httpx.get(f"{node.url}/tasks", headers={"Authorization": f"Bearer {key}"})
+        httpx.get(f"{node.url}/tasks", headers={"X-API-Key": key})
+        httpx.get(f"{node.url}/tasks/{key}", headers={"X-API-Key": key})
+        join(node, {"api_key": key})
+        join(node, {}, {"Authorization": f"Bearer {key}"})
+        authenticate_worker(node, key)
+        send_raw(node, key, prompt)
+
+    log = node.log_text()
+    assert "Listening at" in log
+    for secret in (good, bad, prompt):
+        assert secret not in log
+        assert secret not in httpx.get(node.url + "/metrics").text
+
+
+def test_every_line_of_the_log_is_json(node: LiveNode) -> None:
+    lines = node.log_text().splitlines()
+
+    assert len(lines) > 3
+    assert all({"event", "level", "logger", "timestamp"} <= json.loads(line).keys() for line in lines)
+
+
+def test_a_scored_result_is_logged_with_its_task(node: LiveNode) -> None:
+    until(lambda: ready(node), 60)
+    node.start_workers(1, "text_to_3d")
+    with GenerationClient(node.url, node.add_key("client")) as client:
+        task = client.submit("a blue robot", copies=1)
+        client.wait(task.id, timeout=60)
+
+    said = [json.loads(line) for line in node.log_text().splitlines() if task.id in line]
+    assert any(line["logger"] == "grid_node.jobs.scoring" and line["task_id"] == task.id for line in said)
+
+
+def test_every_answer_names_its_request(node: LiveNode) -> None:
+    ids = {httpx.get(f"{node.url}/healthz").headers["X-Request-Id"] for _ in range(3)}
+
+    assert len(ids) == 3
+    assert all(re.fullmatch("[0-9a-f]{32}", request_id) for request_id in ids)
+
+
+# --- the end ----------------------------------------------------------------------------------------------------------
+
+
+def test_sigterm_tells_every_socket_and_leaves_nothing_behind(own_node: LiveNode) -> None:
+    until(lambda: ready(own_node), 60)
+    jobs = job_processes(own_node)
+    heard: dict[str, Any] = {}
+    clients = [listen(own_node, "/", heard), listen(own_node, "/worker", heard)]
+    raw = connect(f"ws://127.0.0.1:{own_node.port}/socket.io/?EIO=4&transport=websocket")
+    raw.recv()
+    process = own_node._process
+    assert process is not None
+
+    os.kill(process.pid, signal.SIGTERM)
+
+    until(lambda: set(heard) == {"/", "/worker"})
+    assert all(body["code"] == 4503 and body["reason"] == "shutdown" for body in heard.values())
+    with pytest.raises(ConnectionClosed):
+        while True:
+            raw.recv(timeout=10)
+    assert process.wait(20) == 0
+    assert not [job for job in jobs if job.is_running() and job.status() != psutil.STATUS_ZOMBIE]
+    assert "Traceback" not in own_node.log_text()
+    for client in clients:
+        client.disconnect()
+
+
+# --- shared -----------------------------------------------------------------------------------------------------------
+
+
+def ready(node: LiveNode) -> bool:
+    return httpx.get(node.url + "/readyz").status_code == 200
+
+
+def gauge(node: LiveNode, name: str, **labels: str) -> float:
+    """The value of one sample of `/metrics`; 0 when it is not there."""
+    for line in httpx.get(node.url + "/metrics").text.splitlines():
+        found = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line)
+        if found and found[1] == name and dict(re.findall(r'(\w+)="([^"]*)"', found[2] or "")) == labels:
+            return float(found[3])
+    return 0.0
+
+
+def job_processes(node: LiveNode) -> list[psutil.Process]:
+    children = psutil.Process(node.pid).children(recursive=True)
+    return [child for child in children if "grid_node.jobs.worker" in child.cmdline()]
+
+
+def join(node: LiveNode, auth: dict[str, str], headers: dict[str, str] | None = None) -> None:
+    client = socketio.Client(reconnection=False)
+    with contextlib.suppress(socketio.exceptions.ConnectionError):
+        client.connect(node.url, auth=auth, headers=headers or {}, transports=["websocket"])
+    client.disconnect()
+
+
+def authenticate_worker(node: LiveNode, key: str) -> None:
+    with socketio.SimpleClient() as client:
+        client.connect(node.url, namespace="/worker", transports=["websocket"])
+        client.call("authenticate", {"api_key": key, "name": "w"})
+
+
+def send_raw(node: LiveNode, key: str, prompt: str) -> None:
+    """The two frames of the raw WebSocket, and a frame that is nonsense with a key in it."""
+    for frames in ([{"api_key": key}, {"prompt": prompt}], [{"wrong": key}]):
+        with contextlib.suppress(Exception), connect(f"ws://127.0.0.1:{node.port}/ws/generate/") as socket:
+            for frame in frames:
+                socket.send(json.dumps(frame))
+            socket.recv(timeout=2)
+
+
+def listen(node: LiveNode, namespace: str, heard: dict[str, Any]) -> socketio.Client:
+    client = socketio.Client(reconnection=False)
+    client.on("closing", lambda body: heard.setdefault(namespace, body), namespace=namespace)
+    client.connect(node.url, namespaces=[namespace], transports=["websocket"])
+    return client
