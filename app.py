@@ -25,6 +25,7 @@ from grid_node.generation.verdicts import Verdicts
 from grid_node.generation.work import Work
 from grid_node.http import register_routes
 from grid_node.identity.challenge import Authenticator
+from grid_node.identity.epistula import Epistula
 from grid_node.identity.limits import DatabaseLimiter, Limiter
 from grid_node.identity.node_key import NodeKey
 from grid_node.identity.redis_limits import RedisLimiter
@@ -40,7 +41,7 @@ from grid_node.node import Node
 from grid_node.secret import node_secret
 from grid_node.services import Services
 from grid_node.settings import Settings
-from grid_node.streams.bells import Bells
+from grid_node.streams.bells import make_bells
 from grid_node.streams.service import Streams
 from grid_node.uploads.service import UploadService
 
@@ -56,11 +57,11 @@ def create_app(settings: Settings | None = None, *, clock: Clock | None = None, 
     services = _services(settings, clock or SystemClock(), _store(engine, settings, offload), offload)
     app.extensions["grid"] = services
     sockets = SocketFace(app, services)
-    register_routes(app, services, sockets.server)
+    face = register_routes(app, services, sockets.server)
     register_commands(app)
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies)  # type: ignore[method-assign]
-    app.extensions["grid_node"] = Node(services, sockets)
+    app.extensions["grid_node"] = Node(services, sockets, face)
     return app
 
 
@@ -105,7 +106,7 @@ def _services(settings: Settings, clock: Clock, store: Store, offload: Offload) 
     uploads = UploadService(store, blobs, clock, data / "uploads", offload)
     kinds = load_kinds(scoring_settings(settings), node_secret(data))
     streams = Streams(store)
-    bells = Bells(data)
+    bells = make_bells(data, settings.redis_url)
     streams.ring = bells.ring
     lifecycle = Lifecycle(streams, settings)
     verdicts = Verdicts(streams, lifecycle, settings)
@@ -150,6 +151,7 @@ def _services(settings: Settings, clock: Clock, store: Store, offload: Offload) 
         supervisor=Supervisor(settings, settings.scoring_processes, jobs.process_died),
         metrics=metrics,
         census=Census(store, clock, metrics, kinds),
+        epistula=Epistula(store, clock, node_key.hotkey, settings),
         authentication=WorkerAuthentication(
             settings, clock, keys, Authenticator(node_key, metagraph, clock, settings), node_key, kinds
         ),

@@ -158,7 +158,8 @@ def measure(peer: str, options: argparse.Namespace) -> dict[str, float]:
     return figures
 
 
-def measure_all(options: argparse.Namespace) -> Results:
+def rounds(options: argparse.Namespace) -> Iterator[Results]:
+    """All figures so far, after each whole round."""
     results: Results = {peer: {} for peer in options.peers}
     for number in range(options.rounds):
         shift = number % len(options.peers)
@@ -167,7 +168,7 @@ def measure_all(options: argparse.Namespace) -> Results:
             print(f"round {number + 1}", peer, {name: round(value, 1) for name, value in figures.items()}, flush=True)
             for name, value in figures.items():
                 results[peer].setdefault(name, []).append(value)
-    return results
+        yield results
 
 
 def output_of(*command: str) -> str:
@@ -239,11 +240,12 @@ def ratios(results: Results, prefix: str) -> list[str]:
 
 
 def report(results: Results, about: dict[str, Any], options: argparse.Namespace) -> str:
+    measured = len(next(iter(results.values()))["idle_kib"])
     lines = [
         "# Realtime: acks per second and memory per idle connection",
         "",
         f"`python benchmarks/realtime.py --rounds {options.rounds} --seconds {options.seconds:g}`. Median"
-        f" (lowest–highest) of {options.rounds} interleaved rounds; server on one core, load on the other, one event of"
+        f" (lowest–highest) of {measured} interleaved rounds; server on one core, load on the other, one event of"
         f" each socket always on its way. Memory: growth of RSS by {options.idle} joined, silent sockets.",
     ]
     parts = (("Acks per second", "acks"), ("Acks per second of the server's processor time", "cpu_acks"))
@@ -272,13 +274,12 @@ def main() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # inherited by servers and load
     about = {"machine": machine(), "versions": versions(options.peers)}
-    results = measure_all(options)
-    about["machine"]["load_average_after"] = round(os.getloadavg()[0], 2)
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "realtime.json").write_text(json.dumps({**about, "results": results}, indent=2) + "\n")
-    text = report(results, about, options)
-    (RESULTS / "realtime.md").write_text(text)
-    print(text)
+    for results in rounds(options):  # written after each round: a long run that is stopped is not lost
+        about["machine"]["load_average_after"] = round(os.getloadavg()[0], 2)
+        (RESULTS / "realtime.json").write_text(json.dumps({**about, "results": results}, indent=2) + "\n")
+        (RESULTS / "realtime.md").write_text(report(results, about, options))
+    print((RESULTS / "realtime.md").read_text())
 
 
 if __name__ == "__main__":

@@ -139,6 +139,11 @@ def sqlite_driver(connection: Connection) -> Any:
     return connection.connection.dbapi_connection if connection.dialect.name == "sqlite" else None
 
 
+RETRIES = 5
+"""How often a unit is run again that PostgreSQL undid to resolve a deadlock."""
+_TRY_AGAIN = frozenset({"40001", "40P01"})
+
+
 class DirectStore:
     """Each unit in a transaction of its own, in the calling thread."""
 
@@ -147,12 +152,20 @@ class DirectStore:
         self._reads = engine.execution_options(grid_own_begin=True)
 
     def write(self, unit: Unit[T]) -> T:
-        try:
-            with self.engine.begin() as connection:
-                transaction = Transaction(connection, sqlite_driver(connection))
-                result = unit(transaction)
-        except (DBAPIError, sqlite3.Error) as error:
-            raise _translated(error) from error
+        for attempt in range(RETRIES):
+            try:
+                return self._write(unit)
+            except DBAPIError as error:
+                if getattr(error.orig, "sqlstate", None) not in _TRY_AGAIN or attempt == RETRIES - 1:
+                    raise _translated(error) from error
+            except sqlite3.Error as error:
+                raise _translated(error) from error
+        raise StoreUnavailable(retry_after=1)
+
+    def _write(self, unit: Unit[T]) -> T:
+        with self.engine.begin() as connection:
+            transaction = Transaction(connection, sqlite_driver(connection))
+            result = unit(transaction)
         transaction.committed()
         return result
 

@@ -2,9 +2,9 @@
 
 import logging
 import threading
-from collections.abc import Callable
 from typing import Protocol
 
+from grid_node.blobs.references import referred
 from grid_node.generation.tending import loop
 from grid_node.metrics import HubWatch
 from grid_node.services import Services
@@ -27,15 +27,22 @@ class Sockets(Protocol):
     def connections(self) -> dict[str, int]: ...
 
 
+class HttpSide(Sockets, Protocol):
+    """The HTTP face, likewise."""
+
+    def start(self) -> None: ...
+
+    def tick(self) -> None: ...
+
+
 class Node:
     """Starts and stops the background work of one process."""
 
-    def __init__(self, services: Services, sockets: Sockets) -> None:
+    def __init__(self, services: Services, sockets: Sockets, http: HttpSide) -> None:
         self.services = services
         self.sockets = sockets
+        self.http = http
         self.hub_watch = HubWatch(services.metrics)
-        self.closers: list[Callable[[], None]] = []
-        """Called first when the node stops: faces that hold connections of their own."""
         self._stopping = threading.Event()
         self._key_epoch = -1
         self._ticks = 0
@@ -55,6 +62,7 @@ class Node:
         grid.dispatcher.start()
         grid.tending.start()
         grid.supervisor.start()
+        self.http.start()
         grid.bells.listen(self._heard)
         self.hub_watch.start()
         loop(self._poll, POLL_EVERY, self._stopping, "poll")
@@ -70,8 +78,7 @@ class Node:
         self._stopping.set()
         grid = self.services
         grid.draining = True
-        for close in self.closers:
-            close()
+        self.http.shut_down()
         self.sockets.shut_down()
         grid.dispatcher.stop()
         grid.tending.stop()
@@ -98,11 +105,13 @@ class Node:
         grid = self.services
         if grid.streams.poll():
             self._changed()
+        self.http.tick()
         epoch = grid.keys.epoch()
         self._ticks += 1
         if epoch != self._key_epoch or self._ticks % 10 == 0:
             self._key_epoch = epoch
             self.sockets.drop_invalid()
+            self.http.drop_invalid()
             grid.tasks.cancel_unassigned(lambda ids: grid.keys.in_force(set(ids)))
 
     def _sweep(self) -> None:
@@ -116,5 +125,11 @@ class Node:
         now = grid.clock.now()
         grid.tending.purge()
         grid.uploads.expire()
+        grid.blobs.sweep(self._needed, now - grid.settings.blob_gc_grace)
         grid.store.write(lambda tx: grid.limiter.purge(tx, now))
+        grid.store.write(lambda tx: grid.epistula.purge(tx, now))
         grid.store.write(lambda tx: grid.streams.purge(tx, now - grid.settings.public_api_task_ttl))
+
+    def _needed(self, digests: list[str]) -> set[str]:
+        """Blobs that a result or an upload still needs."""
+        return referred(self.services.store, digests) | self.services.uploads.referenced(digests)

@@ -17,6 +17,7 @@ from grid_node.generation.lifecycle import Lifecycle
 from grid_node.generation.tasks import Tasks
 from grid_node.generation.tending import Tending
 from grid_node.generation.work import Work
+from grid_node.identity.epistula import Epistula
 from grid_node.identity.node_key import NodeKey
 from grid_node.identity.service import KeyService
 from grid_node.identity.standing import Metagraph
@@ -25,7 +26,7 @@ from grid_node.jobs.scoring import ScoringJobs
 from grid_node.jobs.supervisor import Supervisor
 from grid_node.metrics import Metrics
 from grid_node.settings import Settings
-from grid_node.streams.bells import Bells
+from grid_node.streams.bells import BellTower
 from grid_node.streams.service import Streams
 from grid_node.uploads.service import UploadService
 
@@ -42,7 +43,7 @@ class Services:
     metagraph: Metagraph
     node_key: NodeKey
     streams: Streams
-    bells: Bells
+    bells: BellTower
     blobs: Blobs
     uploads: UploadService
     kinds: Mapping[str, Kind]
@@ -57,6 +58,7 @@ class Services:
     supervisor: Supervisor
     metrics: Metrics
     census: Census
+    epistula: Epistula
     authentication: WorkerAuthentication
     draining: bool = False
 

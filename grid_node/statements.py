@@ -9,7 +9,7 @@ statement goes its ordinary way: the result has the same methods.
 
 from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.engine import Dialect

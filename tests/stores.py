@@ -2,13 +2,14 @@
 
 import contextlib
 import os
+import shutil
 import socket
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import Engine, create_engine, text
 
 from grid_node.database import Base, DirectStore, GroupCommitStore, Store, make_engine
 
@@ -43,16 +44,43 @@ def postgres_database() -> Iterator[str]:
         admin.dispose()
 
 
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with every table, to be copied."""
+    path = tmp_path_factory.mktemp("template") / "grid.db"
+    engine = make_engine(f"sqlite:///{path}")
+    Base.metadata.create_all(engine)
+    with engine.connect() as connection:
+        connection.connection.dbapi_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    engine.dispose()
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_tables() -> Iterator[str]:
+    """URL of a PostgreSQL database with every table."""
+    with postgres_database() as url:
+        engine = make_engine(url)
+        Base.metadata.create_all(engine)
+        engine.dispose()
+        yield url
+
+
 @pytest.fixture(params=["sqlite-group", "sqlite-direct", "postgresql"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """An empty store with every table; a contract test runs once on each kind."""
-    with contextlib.ExitStack() as stack:
-        if request.param == "postgresql":
-            url = stack.enter_context(postgres_database())
-        else:
-            url = f"sqlite:///{tmp_path / 'grid.db'}"
-        engine = make_engine(url)
-        Base.metadata.create_all(engine)
-        made = GroupCommitStore(engine, call) if request.param == "sqlite-group" else DirectStore(engine)
-        stack.callback(made.close)
-        yield made
+    if request.param == "postgresql":
+        engine = make_engine(request.getfixturevalue("postgres_tables"))
+        _empty(engine)
+    else:
+        shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "grid.db")
+        engine = make_engine(f"sqlite:///{tmp_path / 'grid.db'}")
+    made = GroupCommitStore(engine, call) if request.param == "sqlite-group" else DirectStore(engine)
+    yield made
+    made.close()
+
+
+def _empty(engine: Engine) -> None:
+    names = ", ".join(table.name for table in Base.metadata.sorted_tables)
+    with engine.begin() as connection:
+        connection.execute(text(f"TRUNCATE {names} RESTART IDENTITY"))

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from sqlalchemy import bindparam, func, insert, select, update
 
+from grid_node.blobs.references import refer
 from grid_node.clock import Clock, rfc3339
 from grid_node.database import Store, Transaction
 from grid_node.errors import (
@@ -57,6 +58,15 @@ _SUBMIT = prepared(
     )
 )
 _STATE = prepared(update(copies).where(copies.c.lease_id == bindparam("lease")).values(state=bindparam("new_state")))
+_EXPIRE = prepared(
+    update(copies)
+    .where(
+        copies.c.lease_id == bindparam("lease"),
+        copies.c.state == "leased",
+        copies.c.lease_expires_at <= bindparam("now"),
+    )
+    .values(state="expired")
+)
 _SCORING = prepared(select(func.count()).where(copies.c.state == "scoring"))
 _INSERT = prepared(insert(copies))
 
@@ -212,7 +222,8 @@ class Leases:
 
     def expire(self, tx: Transaction, copy: Any, now: float) -> None:
         """A lease ran out: the slot goes back, the worker cools down. The caller settles the task."""
-        tx.execute(_STATE, {"lease": copy.lease_id, "new_state": "expired"})
+        if not tx.execute(_EXPIRE, {"lease": copy.lease_id, "now": now}).rowcount:
+            return  # another process was faster, or it was renewed
         row = workers.worker_row(tx, copy.worker)
         workers.record(tx, row, now, self._settings, reason="lease_expired")
         self._lifecycle.reopen_slot(tx, copy)
@@ -291,6 +302,8 @@ class Leases:
         }
         if not tx.execute(_SUBMIT, values).rowcount:
             raise AlreadySubmitted()
+        if given.inline is None:
+            refer(tx, copy.lease_id, [given.actual])
 
     def _too_late(self, tx: Transaction, copy: Any, given: Submission, now: float) -> dict[str, Any]:
         """The task ended meanwhile: no penalty, no credit, and the winner stays."""

@@ -174,6 +174,16 @@ class Tasks:
         }
         return Accepted(view, False, window)
 
+    def check(self, caller: Caller) -> None:
+        """Raise what would keep this caller from adding a task now, charging nothing."""
+        self._store.read(partial(self._check, caller=caller))
+
+    def _check(self, tx: Transaction, caller: Caller) -> None:
+        self._gate.window(tx, caller, self._clock.now()).check()
+        refusal = self._refusal(tx, caller, {row.key_id: row.waiting for row in tx.execute(_QUEUED)})
+        if refusal is not None:
+            raise refusal
+
     def _replay(self, tx: Transaction, key_id: str, new: NewTask, now: float) -> Accepted | None:
         task = tx.execute(_BY_IDEMPOTENCY, {"key": key_id, "idem": new.idempotency_key}).one_or_none()
         if task is None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, delete, func, insert, select, update
 
+from grid_node.blobs.references import release
 from grid_node.clock import Clock
 from grid_node.database import Store, Transaction
 from grid_node.generation.leases import Leases
@@ -46,6 +47,18 @@ _EXTEND = prepared(
     .where(copies.c.state == "leased")
     .values(lease_expires_at=copies.c.lease_expires_at + bindparam("down"))
 )
+_WITH_ASSETS = prepared(
+    select(copies.c.lease_id)
+    .join(tasks, tasks.c.id == copies.c.task_id)
+    .where(tasks.c.finished_at < bindparam("before"), copies.c.assets_gone.is_(False), copies.c.sha256.is_not(None))
+    .limit(BATCH)
+)
+_FADE = (
+    update(copies)
+    .where(copies.c.lease_id.in_(bindparam("leases", expanding=True)))
+    .values(assets_gone=True, inline=None)
+)
+_OLD_TASKS = prepared(select(tasks.c.id).where(tasks.c.finished_at < bindparam("before")).limit(BATCH))
 _BEAT = prepared(update(heartbeats).where(heartbeats.c.id == 1).values(at=bindparam("now")))
 _LAST_BEAT = prepared(select(heartbeats.c.at).where(heartbeats.c.id == 1))
 
@@ -138,20 +151,24 @@ class Tending:
 
     def purge(self) -> int:
         """Forget ended tasks past their time, and the assets of younger ones past theirs; returns rows touched."""
-        return self._store.write(self._purge)
+        gone = 0
+        while some := self._store.write(self._purge):
+            gone += some
+        return gone
 
     def _purge(self, tx: Transaction) -> int:
         now = self._clock.now()
-        old = select(tasks.c.id).where(tasks.c.finished_at < now - self._settings.public_api_task_ttl)
-        gone = tx.execute(delete(copies).where(copies.c.task_id.in_(old))).rowcount
-        gone += tx.execute(delete(tasks).where(tasks.c.finished_at < now - self._settings.public_api_task_ttl)).rowcount
-        stale = select(tasks.c.id).where(tasks.c.finished_at < now - self._settings.public_api_asset_ttl)
-        gone += tx.execute(
-            update(copies)
-            .where(copies.c.task_id.in_(stale), copies.c.assets_gone.is_(False), copies.c.sha256.is_not(None))
-            .values(assets_gone=True, inline=None)
-        ).rowcount
-        return gone
+        stale = now - self._settings.public_api_asset_ttl
+        faded = tx.execute(_WITH_ASSETS, {"before": stale}).all()
+        if faded:
+            release(tx, [copy.lease_id for copy in faded])
+            tx.execute(_FADE, {"leases": [copy.lease_id for copy in faded]})
+        old = tx.execute(_OLD_TASKS, {"before": now - self._settings.public_api_task_ttl}).all()
+        if old:
+            ids = {"ids": [task.id for task in old]}
+            tx.execute(delete(copies).where(copies.c.task_id.in_(ids["ids"])))
+            tx.execute(delete(tasks).where(tasks.c.id.in_(ids["ids"])))
+        return len(faded) + len(old)
 
 
 def loop(action: Callable[[], Any], every: float, stopping: threading.Event, name: str) -> None:

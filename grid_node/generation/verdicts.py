@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, select, update
 
+from grid_node.blobs.references import refer
 from grid_node.database import Transaction
 from grid_node.generation import workers
 from grid_node.generation.lifecycle import COPIES, TASK, Lifecycle, feedback_body
@@ -73,6 +74,7 @@ class Verdicts:
             "artifacts_text": json.dumps(artifacts) if artifacts else None,
         }
         tx.execute(_JUDGE, values)
+        refer(tx, lease_id, [made["sha256"] for made in (artifacts or {}).values()])
         feedback = self._tell_worker(tx, copy, report, credited, now)
         if number == 0:
             self._first_result(tx, copy, now)

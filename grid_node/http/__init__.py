@@ -4,11 +4,34 @@ from typing import Any
 
 from flask import Flask
 
+from grid_node.http.absences import Absences
+from grid_node.http.auth import register_auth
+from grid_node.http.connections import Connections
+from grid_node.http.documents import make_api
+from grid_node.http.errors import register_errors
+from grid_node.http.face import HttpFace
+from grid_node.http.generate_socket import GenerateSockets
 from grid_node.http.operations import observe_requests, operations_blueprint
+from grid_node.http.socket_route import register_socket
+from grid_node.http.tasks import TaskRoutes
+from grid_node.http.worker_uploads import WorkerUploads
+from grid_node.http.workers import WorkerRoutes
 from grid_node.services import Services
 
 
-def register_routes(app: Flask, services: Services, server: Any) -> None:
+def register_routes(app: Flask, services: Services, server: Any) -> HttpFace:
     """Every route, error handler and raw WebSocket."""
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False
     observe_requests(app, services)
+    register_errors(app, services)
+    doorkeeper = register_auth(app, services)
+    connections, absences = Connections(), Absences(services)
+    uploads = WorkerUploads(services)
+    api = make_api(app)
+    api.register_blueprint(TaskRoutes(services, doorkeeper, connections, absences).blueprint())
+    api.register_blueprint(WorkerRoutes(services, doorkeeper).blueprint())
+    app.register_blueprint(uploads.blueprint(doorkeeper))
     app.register_blueprint(operations_blueprint(services))
+    register_socket(app, GenerateSockets(services, connections, absences))
+    return HttpFace(services, connections, absences, uploads)

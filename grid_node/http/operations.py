@@ -98,5 +98,5 @@ def fill_gauges(services: Services, node: Node) -> None:
     metrics.pulls.set(services.dispatcher.waiting)
     metrics.job_restarts.set(services.supervisor.restarts)
     metrics.hub_gap.set(node.hub_watch.longest())
-    for face, count in node.sockets.connections().items():
+    for face, count in {**node.sockets.connections(), **node.http.connections()}.items():
         metrics.connections.labels(face).set(count)

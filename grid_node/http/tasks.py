@@ -41,7 +41,13 @@ class TaskRoutes:
         made = Blueprint("tasks", __name__, description="Generation tasks of the holder of an API key.")
         result = "/tasks/<task_id>/results/<which>"
         rules = (
-            ("/tasks", self.create, "POST", {"parameters": [header("Idempotency-Key")], **body_of(GenerateSchema)}, 201),
+            (
+                "/tasks",
+                self.create,
+                "POST",
+                {"parameters": [header("Idempotency-Key")], **body_of(GenerateSchema)},
+                201,
+            ),
             ("/tasks", self.page, "GET", query_of(ListSchema), 200),
             ("/tasks/<task_id>", self.status, "GET", query_of(StatusSchema, without=("task_id",)), 200),
             ("/tasks/<task_id>", self.cancel, "DELETE", {}, 200),

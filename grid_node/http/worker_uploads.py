@@ -28,9 +28,7 @@ class WorkerUploads:
         )
 
     def blueprint(self, doorkeeper: Doorkeeper) -> Blueprint:
-        return uploads_blueprint(
-            "worker_uploads", UPLOAD_URL, self._services.uploads, doorkeeper.uploader, self.target
-        )
+        return uploads_blueprint("worker_uploads", UPLOAD_URL, self._services.uploads, doorkeeper.uploader, self.target)
 
     def recover(self) -> None:
         """At the start: finish what was whole when the node died."""

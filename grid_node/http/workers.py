@@ -59,7 +59,9 @@ class WorkerRoutes:
             ("/status", self.status, "GET", {}),
         )
         for rule, view, method, documents in rules:
-            documented = made.doc(**documents, responses={**answers(200), **ERRORS}, security=[{"key": [], "worker": []}])
+            documented = made.doc(
+                **documents, responses={**answers(200), **ERRORS}, security=[{"key": [], "worker": []}]
+            )
             made.add_url_rule(rule, view.__name__, documented(view), methods=[method])
         return made
 

@@ -8,7 +8,7 @@ import hmac
 import secrets
 import threading
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
@@ -82,7 +82,7 @@ class KeyInfo:
 class NewKey:
     """What the operator wants a key to be; numbers may still be text. `check` says whether it can be."""
 
-    key: str
+    key: str = field(repr=False)
     name: str
     max_requests: int | str
     period: int | str
@@ -157,7 +157,7 @@ class KeyService:
 
     def _touch_all(self, tx: Transaction, uses: dict[str, float]) -> None:
         for key_id, used in sorted(uses.items()):
-            tx.execute(_TOUCH, {"key_id": key_id, "used": used, "stale": used})
+            tx.execute(_TOUCH, {"key_id": key_id, "used": used, "stale": used - TOUCH})
 
     def epoch(self) -> int:
         """A number that grows with every change of keys, allow-list or blacklist, in whichever process."""

@@ -25,7 +25,7 @@ from grid_node.scoring.port import Scorer
 from grid_node.scoring.settings import ScoringSettings
 from grid_node.secret import node_secret
 from grid_node.settings import BadSetting, Settings
-from grid_node.streams.bells import Bells
+from grid_node.streams.bells import make_bells
 from grid_node.streams.service import Streams
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ def stop_with_parent() -> None:
 def make_runner(settings: Settings, scorers: WarmScorers, owner: str) -> JobRunner:
     store = DirectStore(make_engine(settings.database))
     streams = Streams(store)
-    streams.ring = Bells(settings.data_dir).ring
+    streams.ring = make_bells(settings.data_dir, settings.redis_url).ring
     lifecycle = Lifecycle(streams, settings)
     verdicts = Verdicts(streams, lifecycle, settings)
     jobs = ScoringJobs(store, SystemClock(), settings, verdicts)

@@ -8,9 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 
 SH_C0 = 0.28209479177387814
 """Zeroth spherical harmonic, 1 / (2·sqrt(pi)): colour = 0.5 + SH_C0 · f_dc (Kerbl et al. 2023)."""
+
+BOX_SHARES = (0.005, 0.995)
 
 LOGIT_CUT = 20.0
 """A logit beyond this (an infinity too) is cut: the opacity is 0 or 1 within float32 all the same."""
@@ -42,6 +45,15 @@ class SplatCloud:
             self.log_scales[order],
             self.rotations[order],
         )
+
+
+def robust_box(centers: Floats) -> tuple[Doubles, Doubles]:
+    """Lower and upper corner (3,) between which 99 % of the centres lie on each axis; strays do not count."""
+    last = len(centers) - 1
+    places = [int(last * share) for share in BOX_SHARES]
+    axes = [np.partition(np.ascontiguousarray(axis), places)[places] for axis in centers.T]
+    low, high = np.array(axes, np.float64).T
+    return low, high
 
 
 def opacity_of_logit(logit: Floats) -> Floats:

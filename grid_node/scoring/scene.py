@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
-from grid_node.scoring.cloud import SH_C0, Floats, SplatCloud
+from grid_node.scoring.cloud import BOX_SHARES, SH_C0, Floats, SplatCloud, robust_box
 from grid_node.scoring.sorting import float_keys, radix_order
 from grid_node.scoring.validity import MAX_SCALE_TO_EXTENT
 
 SIDE = 1.5
 """Longest side of the normalised box, world units."""
-BOX_QUANTILES = (0.005, 0.995)
 WEIGHT_QUANTILE = 0.99
 MIN_LOG_SCALE = -30.0
 
@@ -38,8 +39,8 @@ class Scene:
 
 def build_scene(cloud: SplatCloud) -> Scene:
     """Normalise a valid cloud; the opacity is untouched, far and transparent splats change nothing."""
-    extent = float(np.ptp(np.quantile(cloud.centers, BOX_QUANTILES, axis=0), axis=0).max())
-    largest_log = np.log(MAX_SCALE_TO_EXTENT * max(extent, 1e-9))
+    low, high = robust_box(cloud.centers)
+    largest_log = np.log(MAX_SCALE_TO_EXTENT * max(float((high - low).max()), 1e-9))
     scales = np.exp(np.clip(cloud.log_scales.astype(np.float32), MIN_LOG_SCALE, largest_log))
     ordered = np.sort(scales, axis=1)
     centre, factor = _placement(cloud, ordered)
@@ -63,24 +64,34 @@ def _placement(cloud: SplatCloud, scales: Floats) -> tuple[npt.NDArray[np.float6
 
 
 def _weighted_quantiles(values: Floats, weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The values below which the two shares BOX_QUANTILES of the weight lie."""
+    """The values below which the two shares BOX_SHARES of the weight lie."""
     order = radix_order(float_keys(values), 32)
     reached = np.cumsum(weights[order])
-    found = np.searchsorted(reached, np.array(BOX_QUANTILES) * reached[-1])
+    found = np.searchsorted(reached, np.array(BOX_SHARES) * reached[-1])
     return values[order[np.minimum(found, len(order) - 1)]].astype(np.float64)
 
 
-def _covariances(scales: Floats, rotations: Floats) -> Floats:
-    """R·diag(s²)·Rᵀ, upper triangle, of quaternions w, x, y, z (a zero one counts as no rotation)."""
-    norm = np.linalg.norm(rotations, axis=1, keepdims=True)
-    unit = np.where(norm > 1e-6, rotations / np.maximum(norm, 1e-12), np.array([1, 0, 0, 0], np.float32))
-    w, x, y, z = unit.T
-    rows = (
-        (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
-        (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
-        (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
-    )
-    squares = (scales * scales).T
-    pairs = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
-    columns = [sum(rows[i][k] * rows[j][k] * squares[k] for k in range(3)) for i, j in pairs]
-    return np.stack(columns, axis=1).astype(np.float32)
+@njit(cache=True, nogil=True)
+def _covariances(scales: Any, rotations: Any) -> Any:
+    """R·diag(s²)·Rᵀ, upper triangle (N, 6), of quaternions w, x, y, z (a zero one counts as no rotation)."""
+    covariances = np.empty((len(scales), 6), np.float32)
+    turn = np.empty((3, 3), np.float64)
+    for i in range(len(scales)):
+        w, x, y, z = np.float64(rotations[i, 0]), rotations[i, 1], rotations[i, 2], rotations[i, 3]
+        norm = np.sqrt(w * w + x * x + y * y + z * z)
+        if norm > 1e-6:
+            w, x, y, z = w / norm, x / norm, y / norm, z / norm
+        else:
+            w, x, y, z = 1.0, 0.0, 0.0, 0.0
+        turn[0] = 1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)
+        turn[1] = 2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)
+        turn[2] = 2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)
+        place = 0
+        for row in range(3):
+            for column in range(row, 3):
+                total = 0.0
+                for k in range(3):
+                    total += turn[row, k] * turn[column, k] * np.float64(scales[i, k]) ** 2
+                covariances[i, place] = total
+                place += 1
+    return covariances

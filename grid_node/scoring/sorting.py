@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from grid_node.scoring.cloud import SplatCloud
+from grid_node.scoring.cloud import SplatCloud, robust_box
 
 DIGIT_BITS = 11
 MORTON_BITS = 16
@@ -52,34 +52,46 @@ def canonical(cloud: SplatCloud) -> SplatCloud:
 
     A score therefore cannot depend on the order in the file, and neighbours in space are neighbours in memory.
     """
-    order = radix_order(_cell_keys(cloud.centers) | _row_hash(cloud), 64)
-    return cloud.take(order)
+    low, high = robust_box(cloud.centers)
+    cells_per_unit = ((1 << MORTON_BITS) - 1) / max(float((high - low).max()), 1e-12)
+    rows = np.concatenate(
+        (cloud.centers, cloud.f_dc, cloud.opacity[:, None], cloud.log_scales, cloud.rotations), axis=1
+    )
+    keys = _cells(cloud.centers, low, cells_per_unit) | _hashes(rows.view(np.uint32))
+    return cloud.take(radix_order(keys, 64))
 
 
-def _cell_keys(centers: npt.NDArray[np.float32]) -> npt.NDArray[np.uint64]:
+@njit(cache=True, nogil=True)
+def _cells(centers: Any, low: Any, cells_per_unit: float) -> Any:
     """Interleaved 16-bit cell numbers in the robust box of the centres, in the upper 48 bits."""
-    low, high = np.quantile(centers, (0.005, 0.995), axis=0)
-    side = max(float((high - low).max()), 1e-12)
-    steps = (1 << MORTON_BITS) - 1
-    cells = np.clip((centers - low) / side * steps, 0, steps).astype(np.uint64)
-    keys = np.zeros(len(centers), np.uint64)
-    for axis in range(3):
-        keys |= _spread(cells[:, axis]) << np.uint64(axis + 16)
+    last = (1 << MORTON_BITS) - 1
+    keys = np.empty(len(centers), np.uint64)
+    for i in range(len(centers)):
+        key = np.uint64(0)
+        for axis in range(3):
+            place = (np.float64(centers[i, axis]) - low[axis]) * cells_per_unit
+            key |= _spread(np.uint64(min(float(last), max(0.0, place)))) << np.uint64(axis + 16)
+        keys[i] = key
     return keys
 
 
-def _spread(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Put two zero bits between the 16 bits of each value."""
-    for shift, mask in ((16, 0xFF0000FF), (8, 0xF00F00F00F), (4, 0xC30C30C30C3), (2, 0x249249249249)):
-        values = (values | (values << np.uint64(shift))) & np.uint64(mask)
-    return values
+@njit(cache=True, nogil=True)
+def _spread(value: Any) -> Any:
+    """Two zero bits between the 16 bits of a number."""
+    value = (value | (value << np.uint64(16))) & np.uint64(0xFF0000FF)
+    value = (value | (value << np.uint64(8))) & np.uint64(0xF00F00F00F)
+    value = (value | (value << np.uint64(4))) & np.uint64(0xC30C30C30C3)
+    return (value | (value << np.uint64(2))) & np.uint64(0x249249249249)
 
 
-def _row_hash(cloud: SplatCloud) -> npt.NDArray[np.uint64]:
-    """16 bits of a hash over all numbers of each splat."""
-    mixed = np.zeros(len(cloud), np.uint32)
-    for array in (cloud.centers, cloud.f_dc, cloud.opacity[:, None], cloud.log_scales, cloud.rotations):
-        for column in array.T:
-            mixed = (mixed ^ np.ascontiguousarray(column).view(np.uint32)) * np.uint32(0x9E3779B1)
-            mixed ^= mixed >> np.uint32(15)
-    return mixed.astype(np.uint64) >> np.uint64(16)
+@njit(cache=True, nogil=True)
+def _hashes(rows: Any) -> Any:
+    """16 bits of a hash over the words of each row."""
+    hashes = np.empty(len(rows), np.uint64)
+    for i in range(len(rows)):
+        mixed = np.uint64(0)
+        for word in rows[i]:
+            mixed = (mixed ^ np.uint64(word)) * np.uint64(0x9E3779B97F4A7C15)
+            mixed ^= mixed >> np.uint64(29)
+        hashes[i] = mixed >> np.uint64(48)
+    return hashes

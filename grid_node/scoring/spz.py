@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import zstandard
 
-from grid_node.scoring.cloud import Floats, SplatCloud
+from grid_node.scoring.cloud import Floats, SplatCloud, robust_box
 from grid_node.scoring.inflate import ByteSource, open_gzip, open_zstd
 from grid_node.scoring.port import InvalidAsset
 
@@ -171,7 +171,7 @@ def write_spz(file: BinaryIO, cloud: SplatCloud) -> None:
 
 def _fraction_bits(centers: Floats) -> int:
     """12 as everyone, more for tiny and fewer for huge assets; single far splats do not count."""
-    low, high = np.quantile(centers, (0.005, 0.995), axis=0)
+    low, high = robust_box(centers)
     side = max(float((high - low).max()), 1e-9)
     reach = max(float(np.abs(low).max()), float(np.abs(high).max()), 1e-9)
     wanted = USUAL_FRACTION_BITS + max(0, int(np.ceil(np.log2(1 / side))))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from grid_node.scoring.cloud import SplatCloud
+from grid_node.scoring.cloud import SplatCloud, robust_box
 from grid_node.scoring.port import InvalidAsset
 
 MIN_EXTENT = 1e-9
@@ -35,11 +35,10 @@ def _check_finite(cloud: SplatCloud) -> None:
 
 
 def _check_degenerate(cloud: SplatCloud) -> None:
-    centers = cloud.centers.astype(np.float64)
-    extent = float(np.ptp(centers, axis=0).max())
+    extent = float((cloud.centers.max(axis=0).astype(np.float64) - cloud.centers.min(axis=0)).max())
     if not MIN_EXTENT <= extent <= MAX_EXTENT:
         raise InvalidAsset("degenerate", f"the centres extend over {extent:.3g}")
-    low, high = np.quantile(centers, (0.005, 0.995), axis=0)
+    low, high = robust_box(cloud.centers)
     robust = max(float((high - low).max()), MIN_EXTENT)
     largest = cloud.log_scales.max(axis=1)
     wrong = (largest < np.log(MIN_SCALE)) | (largest > np.log(MAX_SCALE_TO_EXTENT * robust))

@@ -1,4 +1,4 @@
-"""Bells between the processes of one machine: a datagram says "look at the database", nothing else.
+"""Bells between processes: a datagram, or a message through Redis, says "look at the database", nothing else.
 
 Each node process listens on a Unix socket of its own in the data folder; whoever committed something rings all of
 them. A lost ring costs nothing but the time until the next poll.
@@ -11,6 +11,9 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import redis
 
 log = logging.getLogger(__name__)
 
@@ -62,3 +65,85 @@ class Bells:
         if self._listener is not None:
             self._listener.close()
         self._sender.close()
+
+
+class RedisBells:
+    """Rings between machines: a message on one channel of Redis.
+
+    A thread of its own publishes, so that nobody waits for the network; rings that come while it does are one.
+    """
+
+    CHANNEL = "grid:bell"
+    PAUSE = 5.0
+    """Seconds before a lost connection is tried again; until then the poll alone carries news."""
+
+    def __init__(self, url: str) -> None:
+        self._client = redis.Redis.from_url(url, socket_timeout=10, socket_connect_timeout=5)
+        self._name = f"{socket.gethostname()}:{os.getpid()}".encode()
+        self._wanted = threading.Event()
+        self._stopping = threading.Event()
+        threading.Thread(target=self._publish, name="grid-redis-ring", daemon=True).start()
+
+    def ring(self) -> None:
+        self._wanted.set()
+
+    def listen(self, heard: Callable[[], None]) -> None:
+        threading.Thread(target=self._listen, args=(heard,), name="grid-redis-bell", daemon=True).start()
+
+    def close(self) -> None:
+        self._stopping.set()
+        self._wanted.set()
+
+    def _publish(self) -> None:
+        while not self._stopping.is_set():
+            self._wanted.wait()
+            self._wanted.clear()
+            try:
+                self._client.publish(self.CHANNEL, self._name)
+            except redis.RedisError as error:
+                log.warning("a bell could not be rung through Redis: %s", error)
+                self._stopping.wait(self.PAUSE)
+
+    def _listen(self, heard: Callable[[], None]) -> None:
+        while not self._stopping.is_set():
+            try:
+                with self._client.pubsub(ignore_subscribe_messages=True) as channel:
+                    channel.subscribe(self.CHANNEL)
+                    self._hear(channel, heard)
+            except redis.RedisError as error:
+                log.warning("the bell of Redis is not heard: %s", error)
+                self._stopping.wait(self.PAUSE)
+
+    def _hear(self, channel: Any, heard: Callable[[], None]) -> None:
+        while not self._stopping.is_set():
+            message = channel.get_message(timeout=5.0)
+            if message is None or message["data"] == self._name:
+                continue
+            try:
+                heard()
+            except Exception:
+                log.exception("answering a bell failed")
+
+
+class BellTower:
+    """All bells of a node as one."""
+
+    def __init__(self, *bells: "Bells | RedisBells") -> None:
+        self._bells = bells
+
+    def ring(self) -> None:
+        for bell in self._bells:
+            bell.ring()
+
+    def listen(self, heard: Callable[[], None]) -> None:
+        for bell in self._bells:
+            bell.listen(heard)
+
+    def close(self) -> None:
+        for bell in self._bells:
+            bell.close()
+
+
+def make_bells(data_dir: Path, redis_url: str) -> BellTower:
+    """The machine's own bells, and those of Redis where there is one."""
+    return BellTower(Bells(data_dir), RedisBells(redis_url)) if redis_url else BellTower(Bells(data_dir))

@@ -123,6 +123,10 @@ class Streams:
             if not readers:
                 self._subscribers.pop(subscription.stream, None)
 
+    def followed(self, stream: str) -> bool:
+        """Whether anybody in this process follows the stream now."""
+        return stream in self._subscribers
+
     def wait(self, stream: str, after: int, timeout: float) -> list[Entry]:
         """Entries above `after`; waits up to `timeout` seconds for the first one."""
         arrived = threading.Event()

@@ -145,9 +145,9 @@ class WireEngine(engineio.Server):
             self.pending -= 1
 
     def close_all(self, code: int = GOING_AWAY, reason: str = "Server Shutdown") -> None:
-        """End every session, as on SIGTERM; the sessions' readers do their own cleaning up."""
+        """End every session, as on SIGTERM, each in its own task; the sessions' readers do their own cleaning up."""
         for session in list(self.sockets.values()):
-            session.cut(code, reason)
+            self.start_background_task(session.cut, code, reason)
 
     # Deadlines
 

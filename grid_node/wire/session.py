@@ -275,9 +275,9 @@ class WireSocket(Socket):
     # Ending
 
     def cut(self, code: int, why: str) -> None:
-        """End the session for a fault of the peer."""
+        """End the session with a close code, or at once where the peer does not read anyway."""
         if self.ws is not None:
-            self.ws.close(code, why)
+            self.ws.abort() if self.ws.backlogged else self.ws.close(code, why)
         else:
             self.close(wait=False, abort=True, reason=self.server.reason.TRANSPORT_ERROR)
 

@@ -2,7 +2,7 @@
 
 Revision ID: 0001
 Revises: 
-Create Date: 2026-11-21 10:09:20.562656
+Create Date: 2026-11-21 10:12:20.567083
 
 """
 from alembic import op
@@ -50,6 +50,14 @@ def upgrade():
     sa.Column('added_at', sa.Double(), nullable=False),
     sa.PrimaryKeyConstraint('public_key', name=op.f('pk_blacklisted_miners'))
     )
+    op.create_table('blob_references',
+    sa.Column('sha256', sa.String(length=64), nullable=False),
+    sa.Column('owner', sa.String(length=64), nullable=False),
+    sa.PrimaryKeyConstraint('sha256', 'owner', name=op.f('pk_blob_references'))
+    )
+    with op.batch_alter_table('blob_references', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_blob_references_owner'), ['owner'], unique=False)
+
     op.create_table('charges',
     sa.Column('key_id', sa.String(length=8), nullable=False),
     sa.Column('ordinal', sa.BigInteger(), autoincrement=False, nullable=False),
@@ -260,6 +268,10 @@ def downgrade():
         batch_op.drop_index('ix_charges_window')
 
     op.drop_table('charges')
+    with op.batch_alter_table('blob_references', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_blob_references_owner'))
+
+    op.drop_table('blob_references')
     op.drop_table('blacklisted_miners')
     with op.batch_alter_table('api_keys', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_api_keys_name'))

@@ -24,7 +24,9 @@ class Socket:
         self._client.on("*", self._heard, namespace=namespace)
         self._client.on("connect_error", self._refused, namespace=namespace)
         self._client.on("disconnect", lambda *_: self._heard("disconnect", None), namespace=namespace)
-        self._client.connect(url, auth=auth or None, namespaces=[namespace], transports=["websocket"], wait_timeout=WAIT)
+        self._client.connect(
+            url, auth=auth or None, namespaces=[namespace], transports=["websocket"], wait_timeout=WAIT
+        )
 
     def call(self, event: str, payload: Any = None) -> Any:
         return self._client.call(event, payload, namespace=self.namespace, timeout=WAIT + 10)

@@ -5,7 +5,9 @@ import json
 import os
 import re
 import signal
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +15,25 @@ import httpx
 import psutil
 import pytest
 import socketio
+from grid_client.generation import GenerationClient
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from grid_client.generation import GenerationClient
 from tests.nodes import LiveNode, until
 
 pytestmark = pytest.mark.timeout(180)
 
 
+FIRST_ANSWERS: dict[str, httpx.Response] = {}
+"""What `/readyz` said when the node had just started."""
+
+
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveNode]:
-    node = LiveNode(tmp_path_factory.mktemp("operations"), log_level="info", scoring_previews=0)
+    node = LiveNode(tmp_path_factory.mktemp("operations"), scoring_previews=0, lock_timeout=0.5)
     node.start()
+    FIRST_ANSWERS["/readyz"] = httpx.get(node.url + "/readyz")
+    until(lambda: ready(node), 60)
     try:
         yield node
     finally:
@@ -35,7 +43,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveNode]:
 @pytest.fixture
 def own_node(tmp_path: Path) -> Iterator[LiveNode]:
     """A node that the test may end."""
-    node = LiveNode(tmp_path, shutdown_grace=10)
+    node = LiveNode(tmp_path)
     node.start()
     try:
         yield node
@@ -46,19 +54,17 @@ def own_node(tmp_path: Path) -> Iterator[LiveNode]:
 # --- health -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_node_is_ready_only_when_its_scorers_are_warm(own_node: LiveNode) -> None:
-    cold = httpx.get(own_node.url + "/readyz")
-    until(lambda: httpx.get(own_node.url + "/readyz").status_code == 200, 60)
+def test_a_node_is_ready_only_when_its_scorers_are_warm(node: LiveNode) -> None:
+    cold = FIRST_ANSWERS["/readyz"]
 
-    assert httpx.get(own_node.url + "/healthz").json() == {"status": "ok"}
+    assert httpx.get(node.url + "/healthz").json() == {"status": "ok"}
     assert cold.status_code == 503
     assert cold.json()["missing"] == ["scoring: 1 of 1 job processes are not warm"]
     assert cold.headers["Retry-After"] == "1"
-    assert httpx.get(own_node.url + "/health/").json() == {"status": "ready", "missing": []}
+    assert httpx.get(node.url + "/health/").json() == {"status": "ready", "missing": []}
 
 
 def test_a_dead_job_process_is_seen_and_replaced(node: LiveNode) -> None:
-    until(lambda: ready(node), 60)
     [job] = job_processes(node)
 
     job.kill()
@@ -69,21 +75,16 @@ def test_a_dead_job_process_is_seen_and_replaced(node: LiveNode) -> None:
     assert [process.pid for process in job_processes(node)] != [job.pid]
 
 
-def test_a_locked_database_makes_the_node_unready(tmp_path: Path) -> None:
-    node = LiveNode(tmp_path, lock_timeout=0.2)
-    node.start()
-    try:
-        until(lambda: ready(node), 60)
-        with node._engine.begin():  # BEGIN IMMEDIATE: the write lock is ours
-            answer = httpx.get(node.url + "/readyz")
-            alive = httpx.get(node.url + "/healthz")
+def test_a_locked_database_makes_the_node_unready(node: LiveNode) -> None:
+    with closing(sqlite3.connect(node.data / "grid.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        answer = httpx.get(node.url + "/readyz", timeout=20)
+        alive = httpx.get(node.url + "/healthz")
 
-        assert answer.status_code == 503
-        assert answer.json()["missing"] == ["database: The database is not available"]
-        assert alive.status_code == 200
-        until(lambda: ready(node))
-    finally:
-        node.stop()
+    assert answer.status_code == 503
+    assert answer.json()["missing"] == ["database: The database is not available"]
+    assert alive.status_code == 200
+    until(lambda: ready(node))
 
 
 # --- metrics ----------------------------------------------------------------------------------------------------------
@@ -91,7 +92,6 @@ def test_a_locked_database_makes_the_node_unready(tmp_path: Path) -> None:
 
 def test_every_metric_is_measured(node: LiveNode) -> None:
     """One task by two workers, one error: afterwards each metric says so."""
-    until(lambda: ready(node), 60)
     node.start_workers(2, "text_to_3d")
     until(lambda: gauge(node, "grid_pulls_waiting") == 2)
     with GenerationClient(node.url, node.add_key("client")) as client:
@@ -119,12 +119,13 @@ def test_every_metric_is_measured(node: LiveNode) -> None:
     assert 0 < gauge(node, "grid_hub_gap_max_seconds") < 60
 
 
-def test_a_waiting_task_shows_in_the_gauges(own_node: LiveNode) -> None:
-    with GenerationClient(own_node.url, own_node.add_key("client")) as client:
+def test_a_waiting_task_shows_in_the_gauges(node: LiveNode) -> None:
+    before = gauge(node, "grid_queue_depth", kind="text")
+    with GenerationClient(node.url, node.add_key("client")) as client:
         client.submit("nobody will take this", kind="text")
 
-        assert gauge(own_node, "grid_tasks", state="queued") == 1
-        assert gauge(own_node, "grid_queue_depth", kind="text") == 1
+        assert gauge(node, "grid_tasks", state="queued") == before + 1
+        assert gauge(node, "grid_queue_depth", kind="text") == before + 1
 
 
 # --- logs -------------------------------------------------------------------------------------------------------------
@@ -160,7 +161,6 @@ def test_every_line_of_the_log_is_json(node: LiveNode) -> None:
 
 
 def test_a_scored_result_is_logged_with_its_task(node: LiveNode) -> None:
-    until(lambda: ready(node), 60)
     node.start_workers(1, "text_to_3d")
     with GenerationClient(node.url, node.add_key("client")) as client:
         task = client.submit("a blue robot", copies=1)
@@ -181,27 +181,26 @@ def test_every_answer_names_its_request(node: LiveNode) -> None:
 
 
 def test_sigterm_tells_every_socket_and_leaves_nothing_behind(own_node: LiveNode) -> None:
-    until(lambda: ready(own_node), 60)
     jobs = job_processes(own_node)
     heard: dict[str, Any] = {}
     clients = [listen(own_node, "/", heard), listen(own_node, "/worker", heard)]
-    raw = connect(f"ws://127.0.0.1:{own_node.port}/socket.io/?EIO=4&transport=websocket")
-    raw.recv()
     process = own_node._process
     assert process is not None
+    with connect(f"ws://127.0.0.1:{own_node.port}/socket.io/?EIO=4&transport=websocket") as raw:
+        raw.recv()
 
-    os.kill(process.pid, signal.SIGTERM)
+        os.kill(process.pid, signal.SIGTERM)
 
-    until(lambda: set(heard) == {"/", "/worker"})
-    assert all(body["code"] == 4503 and body["reason"] == "shutdown" for body in heard.values())
-    with pytest.raises(ConnectionClosed):
-        while True:
+        until(lambda: set(heard) == {"/", "/worker"})
+        with pytest.raises(ConnectionClosed):
             raw.recv(timeout=10)
-    assert process.wait(20) == 0
-    assert not [job for job in jobs if job.is_running() and job.status() != psutil.STATUS_ZOMBIE]
-    assert "Traceback" not in own_node.log_text()
     for client in clients:
         client.disconnect()
+    assert all((body["code"], body["reason"]) == (4503, "shutdown") for body in heard.values())
+    assert process.wait(20) == 0
+    assert jobs
+    assert not [job for job in jobs if job.is_running() and job.status() != psutil.STATUS_ZOMBIE]
+    assert "Traceback" not in own_node.log_text()
 
 
 # --- shared -----------------------------------------------------------------------------------------------------------

@@ -5,9 +5,9 @@ import pytest
 
 from grid_node.database import Store
 from tests.grids import Grid
-from tests.stores import store
+from tests.stores import postgres_tables, sqlite_template, store
 
-__all__ = ["store"]
+__all__ = ["postgres_tables", "sqlite_template", "store"]
 
 
 @pytest.fixture

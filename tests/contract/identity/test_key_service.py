@@ -309,8 +309,17 @@ def test_a_use_that_only_reads_is_written_later(service, clock):
     service.authenticate(KEY, HERE)
     assert last_used(service) is None
     service.flush_uses()
-    assert last_used(service) == clock.now()
+    first = clock.now()
+    assert last_used(service) == first
+    clock.advance(59)
+    service.authenticate(KEY, HERE)
     service.flush_uses()
+    assert last_used(service) == first
+    clock.advance(1)
+    service.authenticate(KEY, HERE)
+    service.flush_uses()
+    service.flush_uses()
+    assert last_used(service) == clock.now()
 
 
 def test_a_removed_key_that_comes_back_starts_anew(service):
@@ -319,6 +328,16 @@ def test_a_removed_key_that_comes_back_starts_anew(service):
     again = service.add(new())
     assert again.state == "active"
     assert again.id != first.id
+
+
+def test_nothing_that_describes_a_key_shows_it(service):
+    asked = new()
+    info = service.add(asked)
+    caller = service.authenticate(KEY, HERE)
+    with pytest.raises(Refused) as refusal:
+        service.add(asked)
+    for shown in (asked, info, caller, refusal.value, service.all_keys()):
+        assert KEY not in repr(shown)
 
 
 def test_many_keys_are_told_apart(service):

@@ -76,7 +76,6 @@ def test_the_challenge_is_addressed_and_single(scene):
     assert message["expires_in"] == 10
     assert len(message["nonce"]) == 64
     assert message["nonce"] != scene.authenticator.challenge().message["nonce"]
-    assert message["nonce"] not in repr(scene.challenge).replace(repr(message), "")
 
 
 def test_a_worker_that_signs_its_challenge_comes_in(scene):

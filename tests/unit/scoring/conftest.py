@@ -4,12 +4,19 @@ import io
 
 import numpy as np
 import pytest
+import torch
 
 from grid_node.scoring import shapes
 from grid_node.scoring.cloud import SplatCloud
 from grid_node.scoring.ply import write_ply
 from grid_node.scoring.settings import ScoringSettings
 from grid_node.scoring.spz import write_spz
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Small torch operations lose more by waiting for each other than they win."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -88,3 +88,9 @@ def test_a_polling_session_that_is_not_polled_is_cut(engine, session):
         session.send_text('2["news"]')
     assert session.closed
     assert engine.counts["slow_reader"] == 1
+
+
+def test_a_shutdown_ends_every_session_and_tells_the_application(engine, session):
+    engine.close_all()
+    assert session.closed
+    assert engine.sockets == {}

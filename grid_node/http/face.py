@@ -1,0 +1,40 @@
+"""The HTTP face as a whole: what the node steers of it."""
+
+from grid_node.http.absences import Absences
+from grid_node.http.connections import Connections
+from grid_node.http.worker_uploads import WorkerUploads
+from grid_node.services import Services
+
+
+class HttpFace:
+    """Everything of HTTP that lasts longer than one answer."""
+
+    def __init__(
+        self, services: Services, connections: Connections, absences: Absences, uploads: WorkerUploads
+    ) -> None:
+        self._services = services
+        self._connections = connections
+        self._absences = absences
+        self._uploads = uploads
+
+    def start(self) -> None:
+        """Finish what a restart interrupted."""
+        self._uploads.recover()
+
+    def tick(self) -> None:
+        """Called twice a second."""
+        self._absences.tick()
+
+    def drop_invalid(self) -> None:
+        """End every connection whose key is no longer in force."""
+        held = self._connections.keys()
+        if held:
+            self._connections.drop(held - self._services.keys.in_force(held))
+
+    def shut_down(self) -> None:
+        """Tell every connection that this process ends; returns when they have heard it."""
+        self._connections.shut_down()
+
+    def connections(self) -> dict[str, int]:
+        """Open connections by face."""
+        return self._connections.count()
