@@ -41,6 +41,8 @@ SKIP = SkipSchema()
 FEEDBACK = FeedbackSchema()
 EMPTY = EmptySchema()
 UPLOAD_URL = "/worker/uploads"
+ACK_FIRST = 0.1
+"""Seconds that the answer to a failed authentication gets before its connection ends."""
 
 
 @dataclass(eq=False)
@@ -131,6 +133,7 @@ class WorkerEvents:
         return reply(last_seq=self._admit(session, worker))
 
     def _turn_away(self, sid: str) -> None:
+        self._server.sleep(ACK_FIRST)
         self._publisher.closing(sid, WORKERS, AUTH_FAILED)
 
     def _admit(self, session: WorkerSession, worker: WorkerIdentity) -> int:

@@ -108,7 +108,7 @@ class Node:
         self.http.tick()
         epoch = grid.keys.epoch()
         self._ticks += 1
-        if epoch != self._key_epoch or self._ticks % 10 == 0:
+        if epoch != self._key_epoch or self._ticks % 2 == 0:
             self._key_epoch = epoch
             self.sockets.drop_invalid()
             self.http.drop_invalid()

@@ -5,6 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.nodes import LiveNode
+from tests.services import pytest_runtest_makereport
+
+__all__ = ["live_node", "pytest_runtest_makereport"]
 
 
 @pytest.fixture(scope="module")

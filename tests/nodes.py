@@ -25,6 +25,8 @@ from grid_node.settings import Settings
 ROOT = Path(__file__).resolve().parents[1]
 START = 60.0
 """Seconds within which a node must answer on a busy machine."""
+ASYNC_MODE = os.environ.get("GRID_TEST_ASYNC_MODE", "eventlet")
+"""The suite runs in both modes; `threading` is what the node falls back on when eventlet ends."""
 GENERATORS = {"text_to_3d": "procedural", "text": "text"}
 
 
@@ -40,7 +42,7 @@ class LiveNode:
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / "node.log"
         self.data = folder / "data"
-        self._settings = {"worker_api_keys": True, **settings}
+        self._settings = {"worker_api_keys": True, "async_mode": ASYNC_MODE, **settings}
         self._process: subprocess.Popen[bytes] | None = None
         self._workers: dict[str, list[subprocess.Popen[bytes]]] = {}
         self._worker_key = ""

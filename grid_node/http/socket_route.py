@@ -4,14 +4,14 @@ from typing import Any
 
 from flask import Flask, Response, request
 
-from grid_node.errors import GridError, InvalidMessage, MethodNotAllowed, UpgradeRequired
+from grid_node.errors import GridError, InvalidMessage, UpgradeRequired
 from grid_node.http.auth import address_of
 from grid_node.http.errors import error_answer
 from grid_node.http.generate_socket import GenerateSockets
 from grid_node.wire.handshake import HandshakeError, check_upgrade, end_response
 
 PATH = "/ws/generate"
-_REFUSALS: dict[str, type[GridError]] = {"426": UpgradeRequired, "405": MethodNotAllowed}
+_REFUSALS: dict[str, type[GridError]] = {"426": UpgradeRequired}
 
 
 class _Upgraded(Response):
@@ -28,14 +28,23 @@ class _Upgraded(Response):
 
 
 def register_socket(app: Flask, sockets: GenerateSockets) -> None:
-    def generate() -> Response:
+    """Werkzeug keeps rules for upgrades and for plain requests apart: the address has one of each."""
+
+    def upgrade() -> Response:
         try:
             check_upgrade(request.environ)
         except HandshakeError as error:
-            answer = error_answer(_REFUSALS.get(error.status[:3], InvalidMessage)())
-            answer.headers["Upgrade"] = "websocket"
-            return answer
+            return _refused(_REFUSALS.get(error.status[:3], InvalidMessage)())
         return _Upgraded(sockets, address_of(request))
 
-    methods = ["GET", "POST", "PUT", "PATCH", "DELETE"]
-    app.add_url_rule(PATH, "generate_socket", generate, methods=methods)
+    def plain() -> Response:
+        return _refused(UpgradeRequired())
+
+    app.add_url_rule(PATH, "generate_socket", upgrade, methods=["GET"], websocket=True)
+    app.add_url_rule(PATH, "generate_plain", plain, methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+
+
+def _refused(error: GridError) -> Response:
+    answer = error_answer(error)
+    answer.headers["Upgrade"] = "websocket"
+    return answer

@@ -60,9 +60,11 @@ def watch(timeout: float) -> None:
     signal.setitimer(signal.ITIMER_REAL, timeout)
 
 
-def stop_with_parent() -> None:
+def stop_with_parent(serving: threading.Event) -> None:
     """When the node is gone its end of our standard input closes: end the job in hand, then stop."""
     sys.stdin.buffer.read()
+    if not serving.is_set():
+        os._exit(0)  # nothing is in hand, and warming up cannot be interrupted
     os.kill(os.getpid(), signal.SIGINT)
 
 
@@ -85,6 +87,9 @@ def main() -> int:
         return 2
     configure_logging(settings.log_level)
     resource.setrlimit(resource.RLIMIT_DATA, (settings.scoring_memory, settings.scoring_memory))
+    serving = threading.Event()
+    if not sys.stdin.closed:
+        threading.Thread(target=stop_with_parent, args=(serving,), daemon=True).start()
     scorers = WarmScorers(scoring_settings(settings))
     runner = make_runner(settings, scorers, os.environ.get("GRID_JOB_OWNER", str(uuid.uuid4())))
     huey = make_huey(settings)
@@ -92,8 +97,7 @@ def main() -> int:
     scorers.warm()
     mark_ready(settings)
     log.info("job process is ready")
-    if not sys.stdin.closed:
-        threading.Thread(target=stop_with_parent, daemon=True).start()
+    serving.set()
     Consumer(
         huey, workers=1, periodic=False, initial_delay=0.02, backoff=1.2, max_delay=0.1, worker_type="thread"
     ).run()

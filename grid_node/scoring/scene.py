@@ -82,7 +82,7 @@ def _covariances(scales: Any, rotations: Any) -> Any:
         if norm > 1e-6:
             w, x, y, z = w / norm, x / norm, y / norm, z / norm
         else:
-            w, x, y, z = 1.0, 0.0, 0.0, 0.0
+            w, x, y, z = np.float64(1), np.float64(0), np.float64(0), np.float64(0)
         turn[0] = 1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)
         turn[1] = 2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)
         turn[2] = 2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)

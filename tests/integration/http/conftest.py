@@ -1,12 +1,14 @@
 """A node without scoring (kind `text` is judged at once), and clients and workers that speak HTTP with it."""
 
+import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
 
+from grid_node.identity.refusal import Refused
 from tests.nodes import LiveNode
 
 QUEUE_MAX = 12
@@ -83,12 +85,24 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveNode]:
 
 
 @pytest.fixture
-def client(node: LiveNode) -> Iterator[Client]:
-    """A client whose key is removed after the test, which clears what it left in the queue."""
-    made = Client(node)
-    yield made
-    made.http.close()
-    node.keys.remove(made.key)
+def new_client(node: LiveNode) -> Iterator[Callable[..., Client]]:
+    """Makes clients; their keys are removed after the test, which clears what they left in the queue."""
+    made: list[Client] = []
+
+    def make(**limits: int) -> Client:
+        made.append(Client(node, **limits))
+        return made[-1]
+
+    yield make
+    for client in made:
+        client.http.close()
+        with contextlib.suppress(Refused):
+            node.keys.remove(client.key)
+
+
+@pytest.fixture
+def client(new_client: Callable[..., Client]) -> Client:
+    return new_client()
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,8 @@ import hashlib
 
 import pytest
 
+from tests.integration.http.conftest import QUEUE_MAX
+
 
 def test_a_task_goes_from_post_to_its_bytes(client, worker):
     task = client.submit("say hello")
@@ -124,9 +126,8 @@ def test_cancel_ends_an_open_task_and_leaves_an_ended_one(client):
     assert client.http.delete(f"/tasks/{task['id']}").json() == cancelled.json()
 
 
-def test_another_keys_task_looks_like_one_that_never_was(node, client):
-    other = type(client)(node)
-    task = other.submit()
+def test_another_keys_task_looks_like_one_that_never_was(client, new_client):
+    task = new_client().submit()
     routes = [
         ("GET", "/tasks/{}"),
         ("DELETE", "/tasks/{}"),
@@ -140,7 +141,6 @@ def test_another_keys_task_looks_like_one_that_never_was(node, client):
         assert {answer.status_code for answer in answers} == {404}, route
         assert len({answer.text for answer in answers}) == 1
     assert client.http.get("/tasks", params={"after": task["id"]}).status_code == 404
-    node.keys.remove(other.key)
 
 
 @pytest.mark.parametrize(
@@ -169,37 +169,26 @@ def test_unknown_paths_and_methods_are_answered_in_the_house_form(client):
     assert "POST" in method.headers["Allow"]
 
 
-def test_a_full_queue_says_when_to_come_again_and_charges_nothing(node):
-    from tests.integration.http.conftest import QUEUE_MAX, Client
-
-    full = Client(node)
-    refused = None
-    for _ in range(QUEUE_MAX + 1):
-        refused = full.http.post("/tasks", json={"prompt": "hello"})
-        if refused.status_code != 201:
-            break
+def test_a_full_queue_says_when_to_come_again_and_charges_nothing(client):
+    answers = [client.http.post("/tasks", json={"prompt": "hello"}) for _ in range(QUEUE_MAX + 1)]
+    accepted, refused = [answer for answer in answers if answer.status_code == 201], answers[-1]
     assert (refused.status_code, refused.json()["code"]) == (503, "queue_full")
     assert int(refused.headers["Retry-After"]) == refused.json()["retry_after"] > 0
-    accepted = len(full.http.get("/tasks", params={"limit": 200}).json()["tasks"])
-    assert full.http.get("/tasks").headers["RateLimit"].startswith(f'"key";r={1000 - accepted};')
-    for task in full.http.get("/tasks", params={"limit": 200}).json()["tasks"]:
-        full.http.delete(f"/tasks/{task['id']}")
-    node.keys.remove(full.key)
+    assert client.http.get("/tasks").headers["RateLimit"].startswith(f'"key";r={1000 - len(accepted)};')
+    for answer in accepted:
+        client.http.delete(answer.headers["Location"])
 
 
-def test_a_used_up_window_is_429_with_retry_after(node):
-    from tests.integration.http.conftest import Client
-
-    small = Client(node, max_requests=1, period=60)
+def test_a_used_up_window_is_429_with_retry_after(new_client):
+    small = new_client(max_requests=1, period=60)
     small.submit()
     refused = small.http.post("/tasks", json={"prompt": "hello", "kind": "text"})
     assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
     assert int(refused.headers["Retry-After"]) == refused.json()["retry_after"]
-    assert 58 <= refused.json()["retry_after"] <= 60
-    node.keys.remove(small.key)
+    assert 0 < refused.json()["retry_after"] <= 60
 
 
-def test_the_openapi_page_needs_nothing_from_elsewhere(node, client):
+def test_the_openapi_page_needs_nothing_from_elsewhere(client):
     document = client.http.get("/schema/openapi.json").json()
     assert {"/tasks", "/tasks/{task_id}/events", "/worker/tasks/pull"} <= document["paths"].keys()
     prompt = document["components"]["schemas"]["Generate"]["properties"]["prompt"]

@@ -1,0 +1,370 @@
+"""The raw WebSocket against a real server: its frames, and every row of its table of close codes."""
+
+import asyncio
+import base64
+import hashlib
+import json
+from typing import Any
+
+import aiohttp
+import pytest
+
+from grid_node.clock import SystemClock
+from grid_node.database import DirectStore, make_engine
+from grid_node.streams.service import Streams
+from tests.integration.http.conftest import (  # noqa: F401 - fixtures
+    PENDING_MAX,
+    QUEUE_MAX,
+    client,
+    new_client,
+    node,
+    worker,
+    worker_key,
+)
+from tests.nodes import until
+
+WAIT = 30
+
+
+class Raw:
+    """One raw connection; `frames` are read until the close."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self.socket = socket
+        self.frames: list[dict[str, Any]] = []
+
+    async def say(self, *messages: Any) -> None:
+        for message in messages:
+            await self.socket.send_str(message if isinstance(message, str) else json.dumps(message))
+
+    async def hear(self) -> dict[str, Any]:
+        frame = json.loads(await asyncio.wait_for(self.socket.receive_str(), WAIT))
+        self.frames.append(frame)
+        return frame
+
+    async def closed(self) -> tuple[int, str]:
+        """Code and reason, after every frame before them."""
+        while True:
+            message = await asyncio.wait_for(self.socket.receive(), WAIT)
+            if message.type is aiohttp.WSMsgType.TEXT:
+                self.frames.append(json.loads(message.data))
+            elif message.type is aiohttp.WSMsgType.CLOSE:
+                return int(message.data), str(message.extra)
+            else:
+                return int(self.socket.close_code or 1006), str(message.extra)
+
+
+def converse(node, scenario, path="/ws/generate", **options):  # noqa: F811
+    """Run `scenario(raw)` on a connection of its own."""
+
+    async def run():
+        options.setdefault("autoclose", False)
+        async with aiohttp.ClientSession() as session, session.ws_connect(node.url + path, **options) as socket:
+            return await scenario(Raw(socket))
+
+    return asyncio.run(run())
+
+
+def close_after(node, *messages):  # noqa: F811
+    """How the node ends a connection on which these messages are sent at once."""
+
+    async def scenario(raw):
+        await raw.say(*messages)
+        return await raw.closed()
+
+    return converse(node, scenario)
+
+
+def prompt(**members):
+    return {"prompt": "say hello", "kind": "text", "copies": 1, **members}
+
+
+# --- what it is for -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/ws/generate", "/ws/generate/"])
+def test_started_and_best_results_then_1000(node, client, worker, path):  # noqa: F811
+    async def scenario(raw):
+        await raw.say({"api_key": client.key}, prompt())
+        await asyncio.to_thread(worker.serve, "hello")
+        return await raw.closed(), raw.frames
+
+    (code, reason), (started, best) = converse(node, scenario, path)
+    assert (code, reason) == (1000, "")
+    assert (started["status"], started["results"], started["statistics"]) == ("started", None, None)
+    assert best["status"] == "best_results"
+    assert base64.b64decode(best["results"]["assets"], validate=True) == b"hello"
+    assert best["results"]["sha256"] == hashlib.sha256(b"hello").hexdigest()
+    assert set(best) == {"status", "results", "statistics", "task_id", "seq"}
+    assert set(best["results"]) == {"hotkey", "score", "assets", "n", "format", "size", "sha256", "url"}
+    assert [miner["data_format"] for miner in best["statistics"]["miners"]] == ["text"]
+
+
+def test_extended_clients_hear_every_status(node, client, worker):  # noqa: F811
+    async def scenario(raw):
+        await raw.say({"api_key": client.key}, prompt(extended=True, send_first_results=True))
+        await asyncio.to_thread(worker.serve)
+        return await raw.closed(), [frame["status"] for frame in raw.frames]
+
+    end, statuses = converse(node, scenario)
+    assert end == (1000, "")
+    assert statuses == ["queued", "started", "first_results", "best_results"]
+
+
+def test_unknown_members_are_ignored(node, client, worker):  # noqa: F811
+    async def scenario(raw):
+        await raw.say({"api_key": client.key, "app": "x"}, prompt(colour="red"))
+        await asyncio.to_thread(worker.serve)
+        return await raw.closed()
+
+    assert converse(node, scenario) == (1000, "")
+
+
+def test_a_lost_connection_is_resumed_and_misses_nothing(node, client, worker):  # noqa: F811
+    async def lost(raw):
+        await raw.say({"api_key": client.key}, prompt())
+        lease = await asyncio.to_thread(worker.pull)
+        return (await raw.hear())["task_id"], lease
+
+    async def resumed(raw):
+        await raw.say({"api_key": client.key}, {"resume": {"task_id": task_id, "after_seq": 2}})
+        await asyncio.to_thread(worker.hand_in, lease)
+        return await raw.closed(), [frame["seq"] for frame in raw.frames]
+
+    task_id, lease = converse(node, lost)
+    assert converse(node, resumed) == ((1000, ""), [3])
+
+
+def test_an_ended_task_is_told_again(node, client, worker):  # noqa: F811
+    task = client.submit()
+    worker.serve()
+    last = client.ended(task["id"])["seq"]
+    assert close_after(node, {"api_key": client.key}, {"resume": {"task_id": task["id"]}}) == (1000, "")
+    assert close_after(node, {"api_key": client.key}, {"resume": {"task_id": task["id"], "after_seq": last}})[0] == 1000
+
+
+def test_a_client_that_stays_away_has_its_task_cancelled(node, client, worker):  # noqa: F811
+    async def leave(raw):
+        await raw.say({"api_key": client.key}, prompt())
+        await asyncio.to_thread(worker.pull)
+        return (await raw.hear())["task_id"]
+
+    task = client.ended(converse(node, leave))
+    assert (task["status"], task["error"]["code"]) == ("cancelled", "client_gone")
+
+
+def test_plain_http_is_told_to_upgrade(node, client):  # noqa: F811
+    answer = client.http.get("/ws/generate/")
+    assert (answer.status_code, answer.json()["code"]) == (426, "upgrade_required")
+    assert answer.headers["Upgrade"] == "websocket"
+
+
+# --- how it ends --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scopes", [None, ("worker",)])
+def test_4003_for_a_key_that_does_not_open_the_door(node, scopes):  # noqa: F811
+    key = "no-such-key-000000" if scopes is None else node.add_key("other", scopes)
+    assert close_after(node, {"api_key": key}, prompt()) == (4003, "Invalid API Key")
+
+
+def test_4003_while_it_waits_when_its_key_is_removed(node, new_client):  # noqa: F811
+    owner = new_client()
+
+    async def scenario(raw):
+        await raw.say({"api_key": owner.key}, prompt(kind="text_to_3d", extended=True))
+        await raw.hear()
+        await asyncio.to_thread(node.keys.remove, owner.key)
+        return await raw.closed()
+
+    assert converse(node, scenario) == (4003, "Invalid API Key")
+
+
+def test_4404_when_nobody_can_do_it(node, client, worker):  # noqa: F811
+    async def scenario(raw):
+        await raw.say({"api_key": client.key}, prompt(extended=True))
+        lease = await asyncio.to_thread(worker.pull)
+        await asyncio.to_thread(worker.hand_in, lease, "say hello")  # the prompt itself is no answer
+        return await raw.closed(), raw.frames[-1]
+
+    end, last = converse(node, scenario)
+    assert end == (4404, "Generation failed")
+    assert (last["status"], last["error"]["code"], last["error"]["rejected"]) == ("failed", "all_workers_failed", 1)
+
+
+def test_4404_after_a_cancel(node, client):  # noqa: F811
+    async def scenario(raw):
+        await raw.say({"api_key": client.key}, prompt(kind="text_to_3d", extended=True))
+        await raw.hear()
+        await raw.say({"cancel": True})
+        return await raw.closed(), raw.frames[-1]
+
+    end, last = converse(node, scenario)
+    assert end == (4404, "Generation cancelled")
+    assert last["error"]["code"] == "cancelled_by_client"
+
+
+@pytest.mark.parametrize("task_id", ["0" * 36, "nonsense"])
+def test_4404_for_a_task_that_is_not_there(node, client, task_id):  # noqa: F811
+    assert close_after(node, {"api_key": client.key}, {"resume": {"task_id": task_id}}) == (4404, "Task not found")
+
+
+def test_4404_for_another_keys_task(node, client, new_client):  # noqa: F811
+    task = new_client().submit()
+    end = close_after(node, {"api_key": client.key}, {"resume": {"task_id": task["id"]}})
+    assert end == (4404, "Task not found")
+
+
+def test_4429_right_after_the_key_when_its_window_is_used_up(node, new_client):  # noqa: F811
+    small = new_client(max_requests=1)
+    small.submit()
+    assert close_after(node, {"api_key": small.key}) == (4429, "Too Many Requests")
+    assert close_after(node, {"api_key": small.key}, prompt()) == (4429, "Too Many Requests")
+
+
+def test_a_key_without_room_may_still_resume(node, new_client, worker):  # noqa: F811
+    small = new_client(max_requests=1)
+    task = small.submit()
+    worker.serve()
+    small.ended(task["id"])
+    assert close_after(node, {"api_key": small.key}, {"resume": {"task_id": task["id"]}})[0] == 1000
+
+
+def test_4429_for_too_many_unfinished_tasks(node, new_client):  # noqa: F811
+    busy = new_client(max_concurrent=1)
+    busy.submit(kind="text_to_3d")
+
+    async def scenario(raw):
+        await raw.say({"api_key": busy.key}, prompt(extended=True))
+        return await raw.closed(), raw.frames
+
+    end, (refusal,) = converse(node, scenario)
+    assert end == (4429, "Too Many Requests")
+    assert refusal["status"] == "failed"
+    assert refusal["error"]["code"] == "too_many_active_tasks"
+    assert refusal["error"]["retry_after"] > 0
+
+
+def test_4500_when_scoring_fails(node, client, worker):  # noqa: F811
+    """Another process of the node finds that scoring is broken, and says so in the task's stream."""
+
+    async def scenario(raw):
+        await raw.say({"api_key": client.key}, prompt())
+        await asyncio.to_thread(worker.pull)
+        started = await raw.hear()
+        await asyncio.to_thread(fail_scoring, node, started["task_id"], started["seq"] + 1)
+        return await raw.closed()
+
+    assert converse(node, scenario) == (4500, "Internal Server Error")
+
+
+def fail_scoring(node, task_id, seq):  # noqa: F811
+    store = DirectStore(make_engine(f"sqlite:///{node.data / 'grid.db'}"))
+    error = {"code": "scoring_unavailable", "error": "Scoring is not available"}
+    body = {"task_id": task_id, "seq": seq, "status": "failed", "at": "", "error": error}
+    store.write(lambda tx: Streams(store).append(tx, f"task/{task_id}", seq, SystemClock().now(), body))
+    store.close()
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        "{",
+        "[]",
+        '"prompt"',
+        "{}",
+        '{"prompt":""}',
+        '{"prompt":"  "}',
+        '{"prompt":7}',
+        '{"prompt":"a","kind":"nonsense"}',
+        '{"prompt":"a","copies":0}',
+        '{"prompt":"a","copies":9}',
+        '{"prompt":"a","deadline_s":5}',
+        '{"prompt":"a","seed":NaN}',
+        '{"prompt":"a","prompt":"b"}',
+        '{"prompt":"a\\u0007"}',
+        '{"prompt":"a","asset_format":"exe"}',
+        '{"resume":7}',
+        '{"resume":{"task_id":"x","after_seq":-1}}',
+    ],
+)
+def test_4400_for_a_second_frame_that_is_no_request(node, client, frame):  # noqa: F811
+    assert close_after(node, {"api_key": client.key}, frame) == (4400, "Bad Message")
+
+
+@pytest.mark.parametrize("frame", ["", "nonsense", "[]", "{}", '{"api_key":7}', '{"api_key":null}'])
+def test_4400_for_a_first_frame_that_is_no_auth(node, frame):  # noqa: F811
+    assert close_after(node, frame) == (4400, "Bad Message")
+
+
+def test_4400_for_a_binary_frame(node):  # noqa: F811
+    async def scenario(raw):
+        await raw.socket.send_bytes(b'{"api_key":"x"}')
+        return await raw.closed()
+
+    assert converse(node, scenario) == (4400, "Bad Message")
+
+
+def test_4400_for_anything_but_cancel_after_the_prompt(node, client):  # noqa: F811
+    assert close_after(node, {"api_key": client.key}, prompt(kind="text_to_3d"), prompt()) == (4400, "Bad Message")
+
+
+def test_4408_without_auth_and_without_a_prompt(node, client):  # noqa: F811
+    assert close_after(node) == (4408, "Timeout")
+    assert close_after(node, {"api_key": client.key}) == (4408, "Timeout")
+
+
+def test_4413_for_a_long_prompt_and_for_a_large_frame(node, client):  # noqa: F811
+    auth = {"api_key": client.key}
+    assert close_after(node, auth, prompt(prompt="a" * 1025)) == (4413, "Prompt Too Long")
+    assert close_after(node, auth, prompt(note="a" * 65536)) == (4413, "Message Too Large")
+    assert close_after(node, "a" * 65537) == (4413, "Message Too Large")
+
+
+def test_1009_from_the_transport_above_256_kib(node):  # noqa: F811
+    assert close_after(node, "a" * (256 * 1024 + 1))[0] == 1009
+
+
+def test_4503_when_the_queue_is_full(node, client):  # noqa: F811
+    for _ in range(QUEUE_MAX):
+        client.http.post("/tasks", json={"prompt": "hello"})
+    assert close_after(node, {"api_key": client.key}, prompt()) == (4503, "Service Unavailable")
+    for task in client.http.get("/tasks", params={"limit": 200}).json()["tasks"]:
+        client.http.delete(f"/tasks/{task['id']}")
+
+
+def test_4503_when_too_many_have_not_shown_a_key(node, client):  # noqa: F811
+    async def run():
+        async with aiohttp.ClientSession() as session:
+            silent = [await session.ws_connect(f"{node.url}/ws/generate") for _ in range(PENDING_MAX)]
+            async with session.ws_connect(f"{node.url}/ws/generate", autoclose=False) as one_more:
+                end = await Raw(one_more).closed()
+            for socket in silent:
+                await socket.close()
+            return end
+
+    assert asyncio.run(run()) == (4503, "Service Unavailable")
+
+
+def test_1001_at_the_end_of_the_node_and_the_task_lives_on(node, client, worker):  # noqa: F811
+    async def scenario(raw):
+        await raw.say({"api_key": client.key}, prompt())
+        lease = await asyncio.to_thread(worker.pull)
+        task_id = (await raw.hear())["task_id"]
+        ending = asyncio.create_task(asyncio.to_thread(node.terminate))
+        end = await raw.closed()
+        await raw.socket.close()
+        await ending
+        return end, task_id, lease
+
+    end, task_id, lease = converse(node, scenario)
+    assert end == (1001, "Server Shutdown")
+    node.restart()
+    until(lambda: client.http.get("/healthz").status_code == 200)
+
+    async def resumed(raw):
+        await raw.say({"api_key": client.key}, {"resume": {"task_id": task_id, "after_seq": 2}})
+        await asyncio.to_thread(worker.hand_in, lease)
+        return await raw.closed()
+
+    assert converse(node, resumed) == (1000, "")
