@@ -166,8 +166,8 @@ def redis_cli(port: int, *command: str) -> str:
 
 def durability(port: int) -> str:
     """What this Redis promises of a write that it has answered."""
-    append, sync, save = (redis_cli(port, "config", "get", name).split("\n") for name in REDIS_SETTINGS)
-    return f"appendonly {append[-1]}, appendfsync {sync[-1]}, save {save[-1] or 'off'}"
+    told = {name: redis_cli(port, "config", "get", name).removeprefix(name).strip() for name in REDIS_SETTINGS}
+    return measure.listed({name: value or "off" for name, value in told.items()})
 
 
 REDIS_SETTINGS = ("appendonly", "appendfsync", "save")

@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import socket
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,15 +70,27 @@ def postgres_tables() -> Iterator[str]:
 @pytest.fixture(params=["sqlite-group", "sqlite-direct", "postgresql"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """An empty store with every table; a contract test runs once on each kind."""
-    if request.param == "postgresql":
-        engine = make_engine(request.getfixturevalue("postgres_tables"))
-        _empty(engine)
-    else:
-        shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "grid.db")
-        engine = make_engine(f"sqlite:///{tmp_path / 'grid.db'}")
-    made = GroupCommitStore(engine, call) if request.param == "sqlite-group" else DirectStore(engine)
-    yield made
-    made.close()
+    with contextlib.ExitStack() as stack:
+        if request.param == "postgresql":
+            engine = make_engine(request.getfixturevalue("postgres_tables"))
+            _empty(engine)
+        else:
+            path = stack.enter_context(_quick_folder(tmp_path)) / "grid.db"
+            shutil.copy(request.getfixturevalue("sqlite_template"), path)
+            engine = make_engine(f"sqlite:///{path}")
+        made = GroupCommitStore(engine, call) if request.param == "sqlite-group" else DirectStore(engine)
+        stack.callback(made.close)
+        yield made
+
+
+@contextlib.contextmanager
+def _quick_folder(otherwise: Path) -> Iterator[Path]:
+    """A folder in memory where there is one: the disk's fsync is not what these tests are about."""
+    if not os.access("/dev/shm", os.W_OK):
+        yield otherwise
+        return
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="grid-test-") as folder:
+        yield Path(folder)
 
 
 def _empty(engine: Engine) -> None:
