@@ -148,7 +148,7 @@ def _services(settings: Settings, clock: Clock, store: Store, offload: Offload) 
         tending=Tending(store, clock, settings, leases, lifecycle),
         scoring_jobs=jobs,
         job_queue=JobQueue(make_huey(settings)),
-        supervisor=Supervisor(settings, settings.scoring_processes, jobs.process_died),
+        supervisor=Supervisor(settings, settings.scoring_processes, jobs.process_died, jobs.interrupted),
         metrics=metrics,
         census=Census(store, clock, metrics, kinds),
         epistula=Epistula(store, clock, node_key.hotkey, settings),

@@ -284,8 +284,10 @@ class GroupCommitStore(DirectStore):
         pending.transaction = Transaction(connection, driver)
         try:
             pending.result = pending.unit(pending.transaction)
-        except Exception as error:  # noqa: BLE001 - raised again in the caller
+        except Exception as error:
             pending.error = _translated(error)
+            if not driver.in_transaction:  # SQLite itself rolled everything back: disk full, I/O error, no memory
+                raise pending.error from error
             driver.execute("ROLLBACK TO unit")
         driver.execute("RELEASE unit")
 

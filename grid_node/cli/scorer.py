@@ -39,8 +39,7 @@ scorer_cli = AppGroup("scorer", help="Judge assets and check the scorer.")
 @click.option("--previews", type=click.Path(file_okay=False, path_type=Path), help="Write previews into this folder.")
 def score(file: Path, prompt: str, seed: int | None, as_json: bool, previews: Path | None) -> None:
     """Judge a PLY or SPZ file as a task's result; exit 1 when it is not accepted."""
-    said_format = "ply" if file.suffix.lower() == ".ply" else "spz"
-    task = ScoreTask("cli", prompt, secrets.randbits(64) if seed is None else seed, KIND, said_format)
+    task = ScoreTask("cli", prompt, secrets.randbits(64) if seed is None else seed, KIND, _format_of(file))
     if previews is not None:
         previews.mkdir(parents=True, exist_ok=True)
     scorer = _load()
@@ -99,6 +98,12 @@ def bench(rounds: int) -> None:
         seconds = [_timed(scorer, splats).seconds for _ in range(rounds)]
         middle = statistics.median(seconds)
         click.echo(f"{splats:>8} splats  median {middle:.2f} s  min {min(seconds):.2f} s  max {max(seconds):.2f} s")
+
+
+def _format_of(file: Path) -> str:
+    """What an honest worker would say of it; the file's name says nothing."""
+    with file.open("rb") as opened:
+        return "ply" if opened.read(3) == b"ply" else "spz"
 
 
 def _load() -> Scorer:

@@ -40,7 +40,9 @@ def answers(status: int) -> dict[str, Any]:
 
 
 class _Api(Api):  # type: ignore[misc]
-    """The node has one error hook of its own."""
+    """The node has one error hook and one error body of its own."""
+
+    ERROR_SCHEMA = ErrorSchema
 
     def _register_error_handlers(self) -> None:
         return

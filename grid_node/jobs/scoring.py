@@ -56,6 +56,11 @@ _RELEASE = prepared(
     .where(copies.c.lease_id == bindparam("lease"), copies.c.state == "scoring")
     .values(job_until=None, job_owner=None, job_due_at=bindparam("due"))
 )
+_INTERRUPT = prepared(
+    update(copies)
+    .where(copies.c.state == "scoring", copies.c.job_owner == bindparam("owner"))
+    .values(job_until=None, job_owner=None, job_due_at=bindparam("now"), job_attempts=copies.c.job_attempts - 1)
+)
 _OF_OWNER = prepared(select(copies).where(copies.c.state == "scoring", copies.c.job_owner == bindparam("owner")))
 _WAITING = prepared(
     select(copies).where(copies.c.state == "scoring", copies.c.job_due_at <= bindparam("now")).where(_FREE).limit(256)
@@ -110,6 +115,11 @@ class ScoringJobs:
             if not tx.execute(_DIE_AGAIN, {"digest": copy.sha256}).rowcount:
                 tx.execute(insert(deaths), {"sha256": copy.sha256, "deaths": 1})
             self._fail(tx, copy.lease_id, copy.job_attempts)
+
+    def interrupted(self, owner: str) -> None:
+        """The job process `owner` ended with its node: its jobs start again, and nobody is to blame."""
+        now = self._clock.now()
+        self._store.write(lambda tx: tx.execute(_INTERRUPT, {"owner": owner, "now": now}))
 
     def quarantined(self, sha256: str) -> bool:
         found = self._store.read(lambda tx: tx.execute(_DEATHS, {"digest": sha256}).scalar())

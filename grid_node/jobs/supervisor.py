@@ -34,12 +34,20 @@ class _Child:
 
 
 class Supervisor:
-    """Keeps `count` job processes alive. `died` hears the owner id of each one that ended by itself."""
+    """Keeps `count` job processes alive.
 
-    def __init__(self, settings: Settings, count: int, died: Callable[[str], None]) -> None:
+    `died` hears the owner id of each one that ended by itself; `interrupted` that of each one that ended with the
+    node before this start, whose jobs are nobody's any more.
+    """
+
+    def __init__(
+        self, settings: Settings, count: int, died: Callable[[str], None], interrupted: Callable[[str], None]
+    ) -> None:
         self._settings = settings
         self._count = count
         self._died = died
+        self._interrupted = interrupted
+        self._folder = settings.data_dir.resolve() / "jobs"
         self._children: dict[int, _Child] = {}
         self._not_before: dict[int, float] = {}
         self._pauses: dict[int, float] = {}
@@ -47,8 +55,12 @@ class Supervisor:
         self.restarts = 0
 
     def start(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for note in self._folder.glob("owner-*"):
+            self._interrupted(note.read_text())
+            note.unlink()
         for number in range(self._count):
-            self._children[number] = _Child(self._settings, number)
+            self._start_child(number)
         threading.Thread(target=self._loop, name="grid-supervisor", daemon=True).start()
 
     @property
@@ -87,9 +99,14 @@ class Supervisor:
         if child is None:
             if time.monotonic() >= self._not_before[number]:
                 self.restarts += 1
-                self._children[number] = _Child(self._settings, number)
+                self._start_child(number)
         elif child.process.poll() is not None:
             self._bury(number, child)
+
+    def _start_child(self, number: int) -> None:
+        child = _Child(self._settings, number)
+        (self._folder / f"owner-{number}").write_text(child.owner)
+        self._children[number] = child
 
     def _bury(self, number: int, child: _Child) -> None:
         lived = time.monotonic() - child.started

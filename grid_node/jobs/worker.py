@@ -31,6 +31,10 @@ from grid_node.streams.service import Streams
 log = logging.getLogger(__name__)
 
 
+NICENESS = 10
+"""Job processes give way: where cores are short, the node's connections come before its scores."""
+
+
 def plain_call(function: Callable[..., object], *args: object) -> object:
     return function(*args)
 
@@ -86,6 +90,7 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     configure_logging(settings.log_level)
+    os.nice(NICENESS)
     resource.setrlimit(resource.RLIMIT_DATA, (settings.scoring_memory, settings.scoring_memory))
     serving = threading.Event()
     if not sys.stdin.closed:

@@ -63,8 +63,10 @@ class GatedDisk:
         self._open.clear()
         first = pool.submit(store.write, partial(add, f"held-{self.commits}"))
         assert self._reached.acquire(timeout=WAIT)
-        yield
-        self._open.set()
+        try:
+            yield
+        finally:
+            self._open.set()
         first.result(WAIT)
 
 
@@ -83,14 +85,14 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def group(path: Path, disk: GatedDisk) -> Iterator[GroupCommitStore]:
-    made = GroupCommitStore(make_engine(f"sqlite:///{path}"), disk, lock_timeout=0.05)
+    made = GroupCommitStore(make_engine(f"sqlite:///{path}"), disk, batch=20, lock_timeout=0.05)
     yield made
     made.close()
 
 
 @pytest.fixture
 def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(32) as made:
+    with ThreadPoolExecutor(48) as made:
         yield made
 
 
@@ -228,18 +230,18 @@ def test_when_the_commit_fails_nothing_of_the_batch_is_kept_and_everybody_is_tol
     assert (names(group), seen) == ({"again"}, ["again"])
 
 
-def test_closing_commits_what_is_queued_and_takes_nothing_more(
+def test_closing_commits_all_that_is_queued_and_takes_nothing_more(
     group: GroupCommitStore, disk: GatedDisk, pool: ThreadPoolExecutor, path: Path
 ) -> None:
     with disk.held(group, pool):
-        futures = queue_up(group, pool, *(partial(add, f"k{number}") for number in range(300)))
+        futures = queue_up(group, pool, *(partial(add, f"k{number}") for number in range(30)))
         closing_down = pool.submit(group.close)
     closing_down.result(WAIT)
     for future in futures:
         future.result(WAIT)
     with pytest.raises(StoreUnavailable):
         group.write(partial(add, "late"))
-    assert len(names(DirectStore(make_engine(f"sqlite:///{path}")))) == 301
+    assert len(names(DirectStore(make_engine(f"sqlite:///{path}")))) == 31
 
 
 # --- bad days ---------------------------------------------------------------------------------------------------------
