@@ -19,13 +19,13 @@ class Publisher:
         self._server = server
 
     def task_update(self, sid: str, entry: Entry) -> None:
-        self._send("task_update", entry.body, sid, CLIENTS)
+        self._push("task_update", entry, sid, CLIENTS)
 
     def feedback(self, sid: str, entry: Entry) -> None:
-        self._send("feedback", entry.body, sid, WORKERS)
+        self._push("feedback", entry, sid, WORKERS)
 
     def lease_cancelled(self, sid: str, entry: Entry) -> None:
-        self._send("lease_cancelled", entry.body, sid, WORKERS)
+        self._push("lease_cancelled", entry, sid, WORKERS)
 
     def challenge(self, sid: str, message: dict[str, Any]) -> None:
         self._send("challenge", message, sid, WORKERS)
@@ -34,6 +34,13 @@ class Publisher:
         """Say why, then end the connection."""
         self._send("closing", closing, sid, namespace)
         self._server.disconnect(sid, namespace=namespace)
+
+    def _push(self, event: str, entry: Entry, sid: str, namespace: str) -> None:
+        """Send the entry's own text: a socket of this process needs no rooms, and no JSON written twice."""
+        session = self._server.eio.sockets.get(self._server.manager.eio_sid_from_sid(sid, namespace))
+        if session is not None:
+            prefix = "2" if namespace == CLIENTS else f"2{namespace},"
+            session.send_text(f'{prefix}["{event}",{entry.text}]')
 
     def _send(self, event: str, body: dict[str, Any], sid: str, namespace: str) -> None:
         self._server.emit(event, body, to=sid, namespace=namespace)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dotenv import dotenv_values
 from environs import Env, EnvError
 
 Check = Callable[[Any], bool]
@@ -144,8 +145,8 @@ class Settings:
         Raises BadSetting.
         """
         if environ is None:
-            Env().read_env(Path.cwd() / ".env", recurse=False)
-            environ = os.environ
+            file = dotenv_values(Path.cwd() / ".env")
+            environ = {**{name: value or "" for name, value in file.items()}, **os.environ}
         values = {field.name: _parse(field, environ) for field in dataclasses.fields(cls)}
         unknown = overrides.keys() - values.keys()
         if unknown:

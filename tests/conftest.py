@@ -1,10 +1,13 @@
 """Fixtures of every suite."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
-from tests.nodes import LiveNode
+from tests.nodes import ROOT, LiveNode
+
+os.environ.setdefault("NUMBA_CACHE_DIR", str(ROOT / ".cache" / "numba"))  # compiled once, not once for each node
 from tests.services import pytest_runtest_makereport
 
 __all__ = ["live_node", "pytest_runtest_makereport"]

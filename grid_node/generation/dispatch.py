@@ -12,7 +12,7 @@ from functools import partial
 from math import ceil
 from typing import Any
 
-from sqlalchemy import bindparam, func, select, text, update
+from sqlalchemy import String, bindparam, case, func, literal, select, text, update
 
 from grid_node.clock import Clock
 from grid_node.database import Store, Transaction
@@ -32,6 +32,8 @@ turns = KeyTurn.__table__
 
 CANDIDATES = 128
 """Open tasks looked at in one round."""
+SPARE = 8
+"""Candidates above the number of pulls at the first look, which is cheap and nearly always enough."""
 USELESS_PULLS = 10
 """Pulls a minute without room for work (cooldown, full hands) before they are refused."""
 
@@ -40,12 +42,18 @@ _SLOT_FREE = tasks.c.open_slots > 0
 _OPEN = (
     select(tasks, func.coalesce(turns.c.turn, 0).label("turn"), _RANK)
     .join(turns, turns.c.key_id == tasks.c.key_id, isouter=True)
-    .where(tasks.c.finished_at.is_(None), tasks.c.deadline > bindparam("now"))
+    .where(
+        tasks.c.finished_at.is_(None),
+        tasks.c.deadline > bindparam("now"),
+        # Only for kinds that are asked for: others would fill the candidates.
+        bindparam("kinds", type_=String).like(literal("% ") + tasks.c.kind + literal(" %")),
+    )
+    .order_by("rank", "turn", tasks.c.number)
+    .limit(bindparam("most"))
 )
-_FOR_ALL = prepared(_OPEN.where(_SLOT_FREE).order_by("rank", "turn", tasks.c.number).limit(CANDIDATES))
-_FOR_STRONG = prepared(
-    _OPEN.where(_SLOT_FREE | ~tasks.c.strong_taken).order_by("rank", "turn", tasks.c.number).limit(CANDIDATES)
-)
+_FOR_ALL = prepared(_OPEN.where(_SLOT_FREE))
+_FOR_STRONG = prepared(_OPEN.where(_SLOT_FREE | ~tasks.c.strong_taken))
+_FIRST_GRANT = tasks.c.status == "queued"
 _HAD = prepared(select(copies.c.task_id, copies.c.worker).where(copies.c.task_id.in_(bindparam("ids", expanding=True))))
 _TAKE_SLOT = prepared(
     update(tasks)
@@ -61,10 +69,12 @@ _TAKE_SLOT = prepared(
         attempts=tasks.c.attempts + 1,
         settle_at=None,
         due_at=bindparam("due"),
+        started_at=func.coalesce(tasks.c.started_at, bindparam("now")),
+        status=case((_FIRST_GRANT, "started"), else_=tasks.c.status),
+        seq=case((_FIRST_GRANT, tasks.c.seq + 1), else_=tasks.c.seq),
     )
-    .returning(tasks.c.id, tasks.c.seq, tasks.c.started_at)
+    .returning(tasks.c.id, tasks.c.seq, tasks.c.attempts)
 )
-_START = prepared(update(tasks).where(tasks.c.id == bindparam("task_id")).values(started_at=bindparam("now")))
 _NEXT_TURN = prepared(
     text(
         "INSERT INTO key_turns (key_id, turn) VALUES (:key, (SELECT coalesce(max(turn), 0) + 1 FROM key_turns))"
@@ -106,7 +116,6 @@ class _Offer:
     had: set[str]
     slots: int
     strong_taken: bool
-    started: bool
 
     def take(self, worker: str, strong: bool, extra: bool) -> None:
         self.had.add(worker)
@@ -275,7 +284,20 @@ class Dispatcher:
     def _match(
         self, tx: Transaction, able: Sequence[tuple[Pull, bool]], now: float
     ) -> list[tuple[Pull, dict[str, Any]]]:
-        offers = self._offers(tx, any(strong for _, strong in able), now) if able else {}
+        """The leases of this round. Whoever finds nothing among the few tasks looked at first gets a longer look."""
+        few = min(len(able) + SPARE, CANDIDATES)
+        served, seen = self._match_among(tx, able, now, few)
+        if seen == few < CANDIDATES and len(served) < len(able):
+            lucky = {id(pull) for pull, _ in served}
+            served += self._match_among(tx, [one for one in able if id(one[0]) not in lucky], now, CANDIDATES)[0]
+        return served
+
+    def _match_among(
+        self, tx: Transaction, able: Sequence[tuple[Pull, bool]], now: float, most: int
+    ) -> tuple[list[tuple[Pull, dict[str, Any]]], int]:
+        """Leases out of the first `most` tasks that these pulls could take, and how many tasks those were."""
+        offers = self._offers(tx, able, now, most) if able else {}
+        seen = sum(map(len, offers.values()))
         served: list[tuple[Pull, dict[str, Any]]] = []
         for pull, strong in able:
             if not offers:
@@ -283,7 +305,7 @@ class Dispatcher:
             lease = self._serve_one(tx, offers, pull, strong, now)
             if lease is not None:
                 served.append((pull, {**no_task(), "task": lease}))
-        return served
+        return served, seen
 
     def _serve_one(
         self, tx: Transaction, offers: dict[str, list[_Offer]], pull: Pull, strong: bool, now: float
@@ -298,17 +320,20 @@ class Dispatcher:
             offers[key].remove(offer)  # another process was faster
         return None
 
-    def _offers(self, tx: Transaction, strong: bool, now: float) -> dict[str, list[_Offer]]:
+    def _offers(
+        self, tx: Transaction, able: Sequence[tuple[Pull, bool]], now: float, most: int
+    ) -> dict[str, list[_Offer]]:
         """Open tasks by key, the key served longest ago first, oldest task first within a key."""
-        rows = tx.execute(_FOR_STRONG if strong else _FOR_ALL, {"now": now}).all()
-        if not rows:
-            return {}
+        kinds = workers.kinds_text(sorted({kind for pull, _ in able for kind in pull.kinds}))
+        wanted = _FOR_STRONG if any(strong for _, strong in able) else _FOR_ALL
+        rows = tx.execute(wanted, {"now": now, "kinds": kinds, "most": most}).all()
         had: dict[str, set[str]] = {row.id: set() for row in rows}
-        for copy in tx.execute(_HAD, {"ids": [row.id for row in rows if row.attempts]}):
+        granted = [row.id for row in rows if row.attempts]
+        for copy in tx.execute(_HAD, {"ids": granted}) if granted else ():
             had[copy.task_id].add(copy.worker)
         offers: dict[str, list[_Offer]] = {}
         for row in sorted(rows, key=lambda row: (row.turn, row.number)):
-            offer = _Offer(row, had[row.id], row.open_slots, row.strong_taken, row.attempts > 0)
+            offer = _Offer(row, had[row.id], row.open_slots, row.strong_taken)
             offers.setdefault(row.key_id, []).append(offer)
         return offers
 
@@ -316,16 +341,14 @@ class Dispatcher:
         """Take the slot and grant the lease; None when the slot is gone."""
         extra = offer.slots <= 0
         due = min(now + self._settings.worker_lease, offer.task.deadline, offer.task.due_at)
-        values = {"task_id": offer.task.id, "slot": 0 if extra else 1, "is_strong": strong, "due": due}
+        values = {"task_id": offer.task.id, "slot": 0 if extra else 1, "is_strong": strong, "due": due, "now": now}
         task = tx.execute(_TAKE_SLOT, values).one_or_none()
         if task is None:
             return None
         offer.take(pull.worker, strong, extra)
         lease = self._leases.grant(tx, offer.task, pull.worker, strong, extra, now)
-        if task.started_at is None and not offer.started:
-            offer.started = True
-            tx.execute(_START, {"task_id": task.id, "now": now})
-            self._lifecycle.advance(tx, task, "started", now)
+        if task.attempts == 1:
+            self._lifecycle.announce(tx, task, task.seq, "started", now)
             tx.on_commit(partial(self.observe, now - offer.task.created_at))
         return lease
 

@@ -56,6 +56,7 @@ _SUBMIT = prepared(
         inline=bindparam("body"),
         job_due_at=bindparam("job_due"),
     )
+    .returning(*copies.c)
 )
 _STATE = prepared(update(copies).where(copies.c.lease_id == bindparam("lease")).values(state=bindparam("new_state")))
 _EXPIRE = prepared(
@@ -288,7 +289,8 @@ class Leases:
             return Sha256Mismatch()
         return None if given.signature_valid else BadSignature()
 
-    def _store_bytes(self, tx: Transaction, copy: Any, given: Submission, state: str, now: float, job: bool) -> None:
+    def _store_bytes(self, tx: Transaction, copy: Any, given: Submission, state: str, now: float, job: bool) -> Any:
+        """Write what was handed in; returns the copy's row as it is now."""
         values = {
             "lease": copy.lease_id,
             "new_state": state,
@@ -300,10 +302,12 @@ class Leases:
             "body": given.inline,
             "job_due": now if job else None,
         }
-        if not tx.execute(_SUBMIT, values).rowcount:
+        submitted = tx.execute(_SUBMIT, values).one_or_none()
+        if submitted is None:
             raise AlreadySubmitted()
         if given.inline is None:
             refer(tx, copy.lease_id, [given.actual])
+        return submitted
 
     def _too_late(self, tx: Transaction, copy: Any, given: Submission, now: float) -> dict[str, Any]:
         """The task ended meanwhile: no penalty, no credit, and the winner stays."""
@@ -330,11 +334,11 @@ class Leases:
     def _take(self, tx: Transaction, copy: Any, task: Any, given: Submission, now: float) -> dict[str, Any]:
         kind = self._kinds[task.kind]
         inline = kind.judge is not None and given.inline is not None
-        self._store_bytes(tx, copy, given, "scoring", now, job=not inline)
+        submitted = self._store_bytes(tx, copy, given, "scoring", now, job=not inline)
         if inline:
             report = kind.judge(given.inline, task, given.format)  # type: ignore[misc, arg-type]
-            feedback = self._verdicts.record(tx, copy.lease_id, report, None, now)
-            return {"success": True, "state": feedback["verdict"], **feedback}  # type: ignore[index, dict-item]
+            feedback = self._verdicts.judge(tx, submitted, task, report, None, now)
+            return {"success": True, "state": feedback["verdict"], **feedback}
         self._lifecycle.settle(tx, copy.task_id, now)
         tx.on_commit(partial(self.enqueue, copy.lease_id))
         return {"success": True, "task_id": copy.task_id, "lease_id": copy.lease_id, "state": "scoring"}

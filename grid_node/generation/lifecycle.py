@@ -5,7 +5,7 @@ one of its copies; it asks `decide` and carries the decision out.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import bindparam, select, update
@@ -34,6 +34,7 @@ _ADVANCE = prepared(
     update(tasks)
     .where(tasks.c.id == bindparam("task_id"))
     .values(status=bindparam("new_status"), seq=bindparam("new_seq"))
+    .returning(*tasks.c)
 )
 _END = prepared(
     update(tasks)
@@ -85,9 +86,11 @@ class Lifecycle:
     def settle(self, tx: Transaction, task_id: str, now: float) -> None:
         """Decide what becomes of the task now, and do it."""
         task = tx.execute(TASK, {"id": task_id}).one()
-        if task.finished_at is not None:
-            return
-        rows = tx.execute(COPIES, {"id": task_id}).all()
+        if task.finished_at is None:
+            self.settle_open(tx, task, tx.execute(COPIES, {"id": task_id}).all(), now)
+
+    def settle_open(self, tx: Transaction, task: Any, rows: Sequence[Any], now: float) -> None:
+        """The same for an open task that this transaction holds, with all its copies as they are by now."""
         asked = task.settle_at is not None and now >= task.settle_at
         may_come = asked and workers.could_take(tx, task, now, self._settings)
         decision = decide(task, rows, now, self._rules, may_come=may_come)
@@ -101,11 +104,12 @@ class Lifecycle:
         body = {"task_id": task.id, "seq": seq, "status": status, "at": rfc3339(now), **parts}
         self._streams.append(tx, task_stream(task.id), seq, now, body)
 
-    def advance(self, tx: Transaction, task: Any, status: str, now: float, **parts: Any) -> None:
-        """Move an open task on to `status` and tell of it."""
+    def advance(self, tx: Transaction, task: Any, status: str, now: float, **parts: Any) -> Any:
+        """Move an open task on to `status` and tell of it; returns its row as it is now."""
         seq = task.seq + 1
-        tx.execute(_ADVANCE, {"task_id": task.id, "new_status": status, "new_seq": seq})
+        moved = tx.execute(_ADVANCE, {"task_id": task.id, "new_status": status, "new_seq": seq}).one()
         self.announce(tx, task, seq, status, now, **parts)
+        return moved
 
     def reopen_slot(self, tx: Transaction, copy: Any) -> None:
         """A copy ended without an acceptable result: its slot is free again while there is none."""

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,8 @@ BATCH = 64
 DOWN_MAX = 600.0
 """Seconds by which a restart extends leases at most."""
 HEARTBEAT_EVERY = 5.0
+REST = 0.02
+"""Seconds between two looks: every new task wakes the loop, and hundreds a second need but one look."""
 
 _DUE = prepared(
     select(tasks.c.id)
@@ -97,17 +100,15 @@ class Tending:
             except Exception:
                 log.exception("tending failed")
                 due = self._clock.now() + 1.0
-            pause = min(max(due - self._clock.now(), 0.02), HEARTBEAT_EVERY)
+            time.sleep(REST)
+            pause = min(max(due - self._clock.now(), 0.0), HEARTBEAT_EVERY)
 
     def tend(self) -> float:
         """Do everything that is due; returns when the next thing will be."""
-        while self._store.read(self._anything_due):
+        while (due := self._store.read(self._next_due)) <= self._clock.now():
             self._store.write(self._expire_some)
             self._store.write(self._settle_some)
-        return self._store.read(self._next_due)
-
-    def _anything_due(self, tx: Transaction) -> bool:
-        return self._next_due(tx) <= self._clock.now()
+        return due
 
     def _next_due(self, tx: Transaction) -> float:
         times = (tx.execute(_NEXT).scalar(), tx.execute(_NEXT_EXPIRY).scalar())

@@ -33,8 +33,14 @@ _JUDGE = prepared(
         job_due_at=None,
         job_until=None,
     )
+    .returning(*copies.c)
 )
-_FIRST = prepared(update(tasks).where(tasks.c.id == bindparam("task_id")).values(first_result_at=bindparam("now")))
+_FIRST = prepared(
+    update(tasks)
+    .where(tasks.c.id == bindparam("task_id"))
+    .values(first_result_at=bindparam("now"))
+    .returning(*tasks.c)
+)
 
 FRAUD = frozenset({"bad_signature", "sha256_mismatch", "recycled_asset"})
 """Reasons of a rejection that no honest worker gives."""
@@ -60,11 +66,28 @@ class Verdicts:
         copy = tx.execute(COPY, {"lease": lease_id}).one()
         if copy.state != "scoring":
             return None
+        task = tx.execute(TASK, {"id": copy.task_id}).one()
+        return self.judge(tx, copy, task, report, artifacts, now)
+
+    def judge(
+        self,
+        tx: Transaction,
+        copy: Any,
+        task: Any,
+        report: dict[str, Any],
+        artifacts: dict[str, Any] | None,
+        now: float,
+    ) -> dict[str, Any]:
+        """The same for a copy in scoring and its open task, both held by this transaction and as they are by now.
+
+        Accepted results are numbered from 0 in the order of their acceptance: the hold on the task keeps it one.
+        """
         accepted = bool(report["accepted"])
-        number = self._next_number(tx, copy.task_id) if accepted else None
+        rows = tx.execute(COPIES, {"id": task.id}).all() if accepted else []
+        number = sum(row.n is not None for row in rows) if accepted else None
         credited = accepted and not copy.late
         values = {
-            "lease": lease_id,
+            "lease": copy.lease_id,
             "new_state": "accepted" if accepted else "rejected",
             "points": float(report["score"]),
             "index": number,
@@ -73,14 +96,17 @@ class Verdicts:
             "report_text": json.dumps(report),
             "artifacts_text": json.dumps(artifacts) if artifacts else None,
         }
-        tx.execute(_JUDGE, values)
-        refer(tx, lease_id, [made["sha256"] for made in (artifacts or {}).values()])
+        judged = tx.execute(_JUDGE, values).one()
+        refer(tx, copy.lease_id, [made["sha256"] for made in (artifacts or {}).values()])
         feedback = self._tell_worker(tx, copy, report, credited, now)
-        if number == 0:
-            self._first_result(tx, copy, now)
-        elif not accepted:
+        if not accepted:
             self._lifecycle.reopen_slot(tx, copy)
-        self._lifecycle.settle(tx, copy.task_id, now)
+            self._lifecycle.settle(tx, task.id, now)
+            return feedback
+        if number == 0:
+            task = self._first_result(tx, judged, now)
+        rows = [judged if row.number == judged.number else row for row in rows]
+        self._lifecycle.settle_open(tx, task, rows, now)
         return feedback
 
     def unavailable(self, tx: Transaction, lease_id: str, now: float) -> None:
@@ -106,17 +132,12 @@ class Verdicts:
         self._lifecycle.reopen_slot(tx, copy)
         self._lifecycle.settle(tx, copy.task_id, now)
 
-    def _next_number(self, tx: Transaction, task_id: str) -> int:
-        """Accepted results are numbered from 0 in the order of their acceptance."""
-        rows = tx.execute(COPIES, {"id": task_id}).all()
-        return sum(copy.n is not None for copy in rows)
-
-    def _first_result(self, tx: Transaction, copy: Any, now: float) -> None:
-        tx.execute(_FIRST, {"task_id": copy.task_id, "now": now})
-        task = tx.execute(TASK, {"id": copy.task_id}).one()
-        if task.send_first_results:
-            judged = tx.execute(COPY, {"lease": copy.lease_id}).one()
-            self._lifecycle.advance(tx, task, "first_results", now, results=result_view(judged))
+    def _first_result(self, tx: Transaction, copy: Any, now: float) -> Any:
+        """Note when the task had its first result, and tell a client that asked; returns the task's row."""
+        task = tx.execute(_FIRST, {"task_id": copy.task_id, "now": now}).one()
+        if not task.send_first_results:
+            return task
+        return self._lifecycle.advance(tx, task, "first_results", now, results=result_view(copy))
 
     def _tell_worker(
         self, tx: Transaction, copy: Any, report: dict[str, Any], credited: bool, now: float

@@ -29,6 +29,7 @@ class _Child:
         self.owner = str(uuid.uuid4())
         self.started = time.monotonic()
         environ = {**os.environ, **settings.environ(), "GRID_JOB_OWNER": self.owner, "GRID_JOB_NUMBER": str(number)}
+        environ.setdefault("NUMBA_CACHE_DIR", str(settings.data_dir.resolve() / "numba"))
         command = [sys.executable, "-m", "grid_node.jobs.worker"]
         self.process = subprocess.Popen(command, env=environ, stdin=subprocess.PIPE)
 

@@ -10,9 +10,8 @@ import logging
 import threading
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, delete, func, insert, select
 
@@ -31,23 +30,28 @@ _AFTER = prepared(
 )
 _INSERT = prepared(insert(entries))
 _NEWEST = prepared(select(func.max(entries.c.id)))
+TAIL_PAGE = 1000
+"""Entries that one read of the tail takes."""
 _TAIL = prepared(
     select(entries.c.id, entries.c.stream, entries.c.seq, entries.c.body)
     .where(entries.c.id > bindparam("id"))
     .order_by(entries.c.id)
-    .limit(1000)
+    .limit(TAIL_PAGE)
 )
 OVERLAP = 256
 """Entries that are read again by each tail: PostgreSQL hands out ids before it commits them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One fact: `body` is what the subscriber gets, as plain JSON data."""
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+class Entry(NamedTuple):
+    """One fact: `body` is what the subscriber gets, as plain JSON data, and `text` the same as JSON."""
 
     stream: str
     seq: int
     body: dict[str, Any]
+    text: str
 
 
 Deliver = Callable[[Entry], None]
@@ -96,9 +100,9 @@ class Streams:
 
     def append(self, tx: Transaction, stream: str, seq: int, at: float, body: dict[str, Any]) -> None:
         """Add entry `seq`; the caller counts seq in a row of its own that the same transaction holds."""
-        text = json.dumps(body, separators=(",", ":"))
+        text = _encode(body)
         tx.execute(_INSERT, {"stream": stream, "seq": seq, "at": at, "body": text})
-        tx.on_commit(partial(self._announce, Entry(stream, seq, body)))
+        tx.on_commit(partial(self._announce, Entry(stream, seq, body, text)))
 
     def after(self, stream: str, seq: int, limit: int = 1000) -> list[Entry]:
         """Entries of the stream above `seq`, oldest first."""
@@ -106,7 +110,7 @@ class Streams:
 
     def read_after(self, tx: Transaction, stream: str, seq: int, limit: int = 1000) -> list[Entry]:
         rows = tx.execute(_AFTER, {"stream": stream, "seq": seq, "limit": limit})
-        return [Entry(row.stream, row.seq, json.loads(row.body)) for row in rows]
+        return [Entry(row.stream, row.seq, json.loads(row.body), row.body) for row in rows]
 
     def subscribe(self, stream: str, after: int, deliver: Deliver) -> Subscription:
         """From now on `deliver` gets every entry above `after`; what is already there must be taken by catch_up."""
@@ -146,14 +150,17 @@ class Streams:
     def poll(self) -> bool:
         """Announce entries that this process has not announced; true if another process wrote any."""
         start = max(0, self._tail - OVERLAP)
-        rows = self._store.read(lambda tx: tx.execute(_TAIL, {"id": start}).all())
-        fresh = [row for row in rows if row.id > self._tail]
-        for row in rows:
-            if row.stream in self._subscribers:
-                self._offer(Entry(row.stream, row.seq, json.loads(row.body)))
-        if rows:
-            self._tail = max(self._tail, rows[-1].id)
-        return bool(fresh)
+        before = self._tail
+        while True:
+            rows = self._store.read(partial(_tail_after, start=start))
+            for row in rows:
+                if row.stream in self._subscribers:
+                    self._offer(Entry(row.stream, row.seq, json.loads(row.body), row.body))
+            if rows:
+                start = rows[-1].id
+                self._tail = max(self._tail, start)
+            if len(rows) < TAIL_PAGE:
+                return self._tail > before
 
     def purge(self, tx: Transaction, older_than: float) -> int:
         return tx.execute(delete(entries).where(entries.c.at < older_than)).rowcount
@@ -165,3 +172,7 @@ class Streams:
     def _offer(self, entry: Entry) -> None:
         for subscription in list(self._subscribers.get(entry.stream, ())):
             subscription.offer(entry)
+
+
+def _tail_after(tx: Transaction, start: int) -> list[Any]:
+    return list(tx.execute(_TAIL, {"id": start}).all())

@@ -11,8 +11,10 @@ import pytest
 
 from grid_node.clock import SystemClock
 from grid_node.database import DirectStore, make_engine
+from grid_node.generation.lifecycle import task_stream
 from grid_node.streams.service import Streams
 from tests.integration.http.conftest import (  # noqa: F401 - fixtures
+    GRACE,
     PENDING_MAX,
     QUEUE_MAX,
     client,
@@ -149,8 +151,27 @@ def test_a_client_that_stays_away_has_its_task_cancelled(node, client, worker): 
         await asyncio.to_thread(worker.pull)
         return (await raw.hear())["task_id"]
 
-    task = client.ended(converse(node, leave))
-    assert (task["status"], task["error"]["code"]) == ("cancelled", "client_gone")
+    task_id = converse(node, leave)
+    until(lambda: listed(client, task_id)["status"] == "cancelled")
+    assert listed(client, task_id)["error"]["code"] == "client_gone"
+
+
+def test_a_client_that_reads_its_task_elsewhere_has_not_gone(node, client, worker):  # noqa: F811
+    async def leave(raw):
+        await raw.say({"api_key": client.key}, prompt())
+        lease = await asyncio.to_thread(worker.pull)
+        return (await raw.hear())["task_id"], lease
+
+    task_id, lease = converse(node, leave)
+    task = client.task(task_id, after_seq=2, wait_s=2 * GRACE)
+    assert task["status"] == "started"
+    worker.hand_in(lease)
+    assert client.ended(task_id)["status"] == "best_results"
+
+
+def listed(client, task_id):  # noqa: F811
+    """The task as the list has it; looking at a list is no sign of life."""
+    return next(task for task in client.http.get("/tasks").json()["tasks"] if task["id"] == task_id)
 
 
 def test_plain_http_is_told_to_upgrade(node, client):  # noqa: F811
@@ -262,7 +283,7 @@ def fail_scoring(node, task_id, seq):  # noqa: F811
     store = DirectStore(make_engine(f"sqlite:///{node.data / 'grid.db'}"))
     error = {"code": "scoring_unavailable", "error": "Scoring is not available"}
     body = {"task_id": task_id, "seq": seq, "status": "failed", "at": "", "error": error}
-    store.write(lambda tx: Streams(store).append(tx, f"task/{task_id}", seq, SystemClock().now(), body))
+    store.write(lambda tx: Streams(store).append(tx, task_stream(task_id), seq, SystemClock().now(), body))
     store.close()
 
 

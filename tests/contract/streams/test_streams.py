@@ -1,6 +1,7 @@
 """Every entry reaches every subscriber once and in order, whichever process wrote it."""
 
 import random
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -163,6 +164,8 @@ def test_a_poll_and_a_commit_at_the_same_time_deliver_each_entry_once_and_in_ord
     followers = [Follower(here) for _ in range(3)]
     own = Writer(store, here, there.seqs)
     stop = threading.Event()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
 
     def look() -> None:
         while not stop.is_set():
@@ -173,6 +176,7 @@ def test_a_poll_and_a_commit_at_the_same_time_deliver_each_entry_once_and_in_ord
         for number in range(60):
             (own if number % 2 else there).append(count=1 + number % 3)
         stop.set()
+        sys.setswitchinterval(interval)
         for poll in polls:
             poll.result(20)
     here.poll()

@@ -72,6 +72,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveNode]:
         tmp_path_factory.mktemp("http"),
         scoring_processes=0,
         public_api_settle=0.1,
+        worker_presence=1,
         public_api_queue_max=QUEUE_MAX,
         public_api_ws_handshake=HANDSHAKE,
         public_api_ws_grace=GRACE,
