@@ -27,7 +27,7 @@ $(VENV)/installed: $(METADATA)
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed
-	$(PIP) -e .[test,postgres,redis] -e clients/python
+	$(PIP) -e .[test,postgres] -e clients/python
 	touch $@
 
 demo: setup

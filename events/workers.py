@@ -79,6 +79,7 @@ class WorkerEvents:
 
     def register(self, events: Events) -> None:
         events.on_connect(self.connect)
+        events.on_joined(self.greet)
         events.on_disconnect(self.disconnect)
         events.on("authenticate", self.authenticate, waits=True)
         events.on("pull_task", self.pull_task, waits=True)
@@ -93,11 +94,13 @@ class WorkerEvents:
     def connect(self, sid: str, environ: dict[str, Any], _auth: Any) -> None:
         challenge = self._services.authentication.challenge()
         self._sessions[sid] = WorkerSession(sid, environ.get("REMOTE_ADDR", ""), challenge)
-        self._server.start_background_task(self._greet, sid, challenge)
 
-    def _greet(self, sid: str, challenge: Challenge) -> None:
-        """Push the challenge once the socket is in, and cut it when it does not authenticate in time."""
-        self._publisher.challenge(sid, challenge.message)
+    def greet(self, sid: str) -> None:
+        """Push the challenge once the socket is in."""
+        self._publisher.challenge(sid, self._session(sid).challenge.message)
+        self._server.start_background_task(self._cut_if_silent, sid)
+
+    def _cut_if_silent(self, sid: str) -> None:
         self._server.sleep(self._services.settings.auth_timeout)
         session = self._sessions.get(sid)
         if session is not None and session.worker is None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import Connection, Engine, MetaData, Table, create_engine, event
 from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.sql import Executable
 
@@ -113,10 +114,30 @@ def make_engine(url: str, *, pool: int = 32) -> Engine:
     return engine
 
 
+POSTGRES_WAIT = 5
+"""Seconds that PostgreSQL may keep a unit waiting for a connection or for a lock."""
+_POSTGRES_ARGS = {
+    "connect_timeout": POSTGRES_WAIT,
+    # a server or a network that went silent is given up, not waited for
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+    # and the server frees what a node holds that vanished in the middle of a unit
+    "options": f"-c lock_timeout={POSTGRES_WAIT}s -c idle_in_transaction_session_timeout=30s",
+}
+
+
 def engine_options(url: str, pool: int) -> dict[str, Any]:
     if url.startswith("sqlite"):
         return {"connect_args": {"check_same_thread": False, "timeout": 5, "cached_statements": 512}}
-    return {"pool_size": pool, "max_overflow": 0, "pool_pre_ping": True}
+    return {
+        "pool_size": pool,
+        "max_overflow": 0,
+        "pool_timeout": POSTGRES_WAIT,
+        "pool_pre_ping": True,
+        "connect_args": _POSTGRES_ARGS if url.startswith(("postgresql:", "postgresql+psycopg:")) else {},
+    }
 
 
 def set_pragmas(engine: Engine) -> None:
@@ -140,8 +161,11 @@ def sqlite_driver(connection: Connection) -> Any:
 
 
 RETRIES = 5
-"""How often a unit is run again that PostgreSQL undid to resolve a deadlock."""
-_TRY_AGAIN = frozenset({"40001", "40P01"})
+"""How often a unit is run again that PostgreSQL undid: for a deadlock, or because another unit was faster with the
+same unique row, which the next run then sees."""
+_TRY_AGAIN = frozenset({"40001", "40P01", "23505"})
+_SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+"""PostgreSQL's other levels show each statement of a read the database of another moment."""
 
 
 class DirectStore:
@@ -149,7 +173,8 @@ class DirectStore:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._reads = engine.execution_options(grid_own_begin=True)
+        snapshot = _SNAPSHOT if engine.dialect.name == "postgresql" else {}
+        self._reads = engine.execution_options(grid_own_begin=True, **snapshot)
 
     def write(self, unit: Unit[T]) -> T:
         for attempt in range(RETRIES):
@@ -158,7 +183,7 @@ class DirectStore:
             except DBAPIError as error:
                 if getattr(error.orig, "sqlstate", None) not in _TRY_AGAIN or attempt == RETRIES - 1:
                     raise _translated(error) from error
-            except sqlite3.Error as error:
+            except (PoolTimeout, sqlite3.Error) as error:
                 raise _translated(error) from error
         raise StoreUnavailable(retry_after=1)
 
@@ -176,7 +201,7 @@ class DirectStore:
                 if driver is not None:
                     driver.execute("BEGIN")
                 return unit(Transaction(connection, driver))
-        except (DBAPIError, sqlite3.Error) as error:
+        except (DBAPIError, PoolTimeout, sqlite3.Error) as error:
             raise _translated(error) from error
 
     def close(self) -> None:
@@ -324,12 +349,16 @@ _AWAY = ("locked", "busy", "unable to open", "I/O error", "readonly", "closed", 
 
 def _translated(error: BaseException) -> BaseException:
     """Errors of the database's condition as the house's own; every other error stays what it is."""
+    if isinstance(error, PoolTimeout):
+        log.error("every connection to the database is in use")
+        return StoreUnavailable(retry_after=1)
     cause = error.orig if isinstance(error, DBAPIError) else error
     text = str(cause)
     if isinstance(cause, sqlite3.Error | DBAPIError) or isinstance(error, DBAPIError):
         if "disk is full" in text or "No space" in text:
             return StoreFull(retry_after=60)
-        operational = isinstance(error, OperationalError | sqlite3.OperationalError)
+        lost = isinstance(error, DBAPIError) and error.connection_invalidated
+        operational = lost or isinstance(error, OperationalError | sqlite3.OperationalError)
         if operational and (not isinstance(cause, sqlite3.Error) or any(word in text for word in _AWAY)):
             log.error("the database is not available: %s", text)
             return StoreUnavailable(retry_after=1)

@@ -23,6 +23,7 @@ def run() -> None:
         context.configure(connection=connection, target_metadata=db.metadata, **options)
         with context.begin_transaction():
             if connection.dialect.name == "postgresql":
+                connection.execute(text("SET LOCAL lock_timeout = 0"))  # whoever comes second waits for the first
                 connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
             context.run_migrations()
     # SQLite folds its log into the file when the last connection closes: the file alone is then the database.

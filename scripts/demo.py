@@ -65,6 +65,7 @@ class Stage:
         self._environ = {
             **os.environ,
             "GRID_DATA_DIR": str(folder / "node"),
+            "NUMBA_CACHE_DIR": str(folder / "numba"),  # compiled once, not once for each demo
             "GRID_HOST": "127.0.0.1",
             "GRID_PUBLIC_API_SERVER_PORT": str(self.port),
             "GRID_WORKER_API_KEYS": "true",

@@ -200,7 +200,7 @@ def rule_text(rule: Callable[[Any], Any]) -> str:
     if isinstance(rule, validate.OneOf):
         return "one of " + ", ".join(code(str(choice)) for choice in rule.choices)
     if isinstance(rule, validate.Regexp):
-        return f"matches {code(rule.regex.pattern)}"
+        return f"matches {code(str(rule.regex.pattern))}"
     if isinstance(rule, validate.Equal):
         return f"is {code(str(rule.comparable))}"
     return ""
@@ -296,7 +296,7 @@ def metric_rows(app: Flask) -> list[tuple[str, ...]]:
 
 
 def command_rows(app: Flask) -> list[tuple[str, ...]]:
-    rows = [("`grid-node serve`", "every setting as a flag", "Migrate the database and serve.")]
+    rows: list[tuple[str, ...]] = [("`grid-node serve`", "every setting as a flag", "Migrate the database and serve.")]
     for name in sorted(app.cli.commands.keys() - LIBRARIES):
         rows += leaf_rows(f"flask {name}", app.cli.commands[name])
     return rows

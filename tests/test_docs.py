@@ -47,7 +47,7 @@ def test_every_event_is_in_the_reference(app: Flask) -> None:
 
 
 def test_every_push_is_in_the_reference() -> None:
-    sent = set(re.findall(r'_send\("(\w+)"', (ROOT / "events" / "publisher.py").read_text()))
+    sent = set(re.findall(r'_(?:send|push)\("(\w+)"', (ROOT / "events" / "publisher.py").read_text()))
 
     assert sent == set(reference.PUSHES)
 
@@ -133,3 +133,21 @@ def leaves(path: str, command: click.Command) -> Iterator[tuple[str, click.Comma
         return
     for name, child in command.commands.items():
         yield from leaves(f"{path} {name}", child)
+
+
+def test_every_setting_in_the_deployment_files_exists() -> None:
+    known = {env_name(field.name) for field in dataclasses.fields(Settings)}
+    named = {
+        name for file in (ROOT / "deploy").iterdir() for name in re.findall(r"GRID_[A-Z_]+[A-Z]", file.read_text())
+    }
+
+    assert len(named) >= 5
+    assert named - known == set()
+
+
+def test_every_test_that_is_said_to_hold_a_promise_exists() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / "tests.md").read_text())
+
+    missing = [(file, name) for file, name in named if f"def {name}(" not in (ROOT / file).read_text()]
+    assert len(named) > 50
+    assert missing == []

@@ -12,7 +12,7 @@ from functools import partial
 from math import ceil
 from typing import Any
 
-from sqlalchemy import String, bindparam, case, func, literal, select, text, update
+from sqlalchemy import Select, String, bindparam, case, func, literal, select, text, update
 
 from grid_node.clock import Clock
 from grid_node.database import Store, Transaction
@@ -20,9 +20,9 @@ from grid_node.errors import GridError, StoreUnavailable, TooManyPulls
 from grid_node.generation import workers
 from grid_node.generation.leases import Leases
 from grid_node.generation.lifecycle import Lifecycle
-from grid_node.generation.tables import Copy, KeyTurn, Task
+from grid_node.generation.tables import QUEUED, Copy, KeyTurn, Task
 from grid_node.settings import Settings
-from grid_node.statements import prepared
+from grid_node.statements import Prepared, prepared
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +39,8 @@ USELESS_PULLS = 10
 
 _RANK = func.row_number().over(partition_by=tasks.c.key_id, order_by=tasks.c.number).label("rank")
 _SLOT_FREE = tasks.c.open_slots > 0
-_OPEN = (
-    select(tasks, func.coalesce(turns.c.turn, 0).label("turn"), _RANK)
+_QUEUE = (
+    select(tasks.c.number, func.coalesce(turns.c.turn, 0).label("turn"), _RANK)
     .join(turns, turns.c.key_id == tasks.c.key_id, isouter=True)
     .where(
         tasks.c.finished_at.is_(None),
@@ -51,9 +51,17 @@ _OPEN = (
     .order_by("rank", "turn", tasks.c.number)
     .limit(bindparam("most"))
 )
-_FOR_ALL = prepared(_OPEN.where(_SLOT_FREE))
-_FOR_STRONG = prepared(_OPEN.where(_SLOT_FREE | ~tasks.c.strong_taken))
-_FIRST_GRANT = tasks.c.status == "queued"
+
+
+def _candidates(queue: Select[Any]) -> Prepared:
+    """Whole rows for the few numbers that are left when the whole queue has been ranked: sorting whole rows is dear."""
+    chosen = queue.subquery("chosen")
+    return prepared(select(tasks, chosen.c.turn).join(chosen, chosen.c.number == tasks.c.number))
+
+
+_FOR_ALL = _candidates(_QUEUE.where(_SLOT_FREE))
+_FOR_STRONG = _candidates(_QUEUE.where(_SLOT_FREE | ~tasks.c.strong_taken))
+_FIRST_GRANT = tasks.c.status == QUEUED
 _HAD = prepared(select(copies.c.task_id, copies.c.worker).where(copies.c.task_id.in_(bindparam("ids", expanding=True))))
 _TAKE_SLOT = prepared(
     update(tasks)
@@ -94,6 +102,7 @@ class Pull:
     holding: frozenset[str]
     strong: bool | None = None
     fresh: bool = True
+    patient: bool = True
     idle_since: float = 0.0
     answer: dict[str, Any] | None = None
     error: GridError | None = None
@@ -159,9 +168,11 @@ class Dispatcher:
     def pull(self, pull: Pull, wait_s: float) -> dict[str, Any]:
         """A lease, or none after at most `wait_s` seconds. A newer pull of the same worker ends this one."""
         self.enter(pull)
-        # What a fresh pull is told at once still takes one round, hence the extra seconds.
-        if not pull.done.wait(wait_s) and not (pull.fresh and pull.done.wait(self._settings.lock_timeout)):
-            self.withdraw(pull)
+        if not pull.done.wait(wait_s):
+            # One round must look at every pull, whose impatience it then sees; hence the extra seconds.
+            pull.patient = False
+            if not (pull.fresh and pull.done.wait(self._settings.lock_timeout)):
+                self.withdraw(pull)
         if pull.error is not None:
             raise pull.error
         return pull.answer or no_task()
@@ -215,6 +226,8 @@ class Dispatcher:
             self._resolve(pull, answer)
         for pull in waiting:
             pull.fresh = False
+            if not pull.patient:
+                self.withdraw(pull)
         return sum(answer["task"] is not None for _, answer in answers)
 
     def _fail(self, pulls: Iterable[Pull], error: GridError) -> None:

@@ -22,7 +22,7 @@ from grid_node.errors import (
 )
 from grid_node.generation import workers
 from grid_node.generation.lifecycle import TASK, Lifecycle, feedback_body
-from grid_node.generation.tables import Copy, Task
+from grid_node.generation.tables import LEASED, SCORING, Copy, Task
 from grid_node.generation.verdicts import COPY, Verdicts
 from grid_node.settings import Settings
 from grid_node.statements import prepared
@@ -32,13 +32,13 @@ tasks = Task.__table__
 copies = Copy.__table__
 
 _LIVE = prepared(
-    select(copies).where(copies.c.worker == bindparam("worker"), copies.c.state == "leased").order_by(copies.c.number)
+    select(copies).where(copies.c.worker == bindparam("worker"), copies.c.state == LEASED).order_by(copies.c.number)
 )
 _RENEW = prepared(
     update(copies)
     .where(
         copies.c.lease_id == bindparam("lease"),
-        copies.c.state == "leased",
+        copies.c.state == LEASED,
         copies.c.lease_expires_at > bindparam("now"),
     )
     .values(lease_expires_at=bindparam("expires"))
@@ -63,12 +63,12 @@ _EXPIRE = prepared(
     update(copies)
     .where(
         copies.c.lease_id == bindparam("lease"),
-        copies.c.state == "leased",
+        copies.c.state == LEASED,
         copies.c.lease_expires_at <= bindparam("now"),
     )
     .values(state="expired")
 )
-_SCORING = prepared(select(func.count()).where(copies.c.state == "scoring"))
+_SCORING = prepared(select(func.count()).where(copies.c.state == SCORING))
 _INSERT = prepared(insert(copies))
 
 INLINE_MAX = 4096
@@ -344,7 +344,8 @@ class Leases:
         return {"success": True, "task_id": copy.task_id, "lease_id": copy.lease_id, "state": "scoring"}
 
     def _own(self, tx: Transaction, worker: str, lease_id: str) -> Any:
-        copy = tx.execute(COPY, {"lease": lease_id}).one_or_none()
+        well_formed = "\0" not in lease_id  # NUL is an error to PostgreSQL
+        copy = tx.execute(COPY, {"lease": lease_id}).one_or_none() if well_formed else None
         if copy is None or copy.worker != worker:
             raise LeaseNotFound()
         return copy

@@ -14,7 +14,7 @@ from grid_node.clock import rfc3339
 from grid_node.database import Transaction
 from grid_node.generation import workers
 from grid_node.generation.selection import Decision, Rules, counts, decide
-from grid_node.generation.tables import Copy, Task
+from grid_node.generation.tables import LEASED, SCORING, Copy, Task
 from grid_node.generation.views import error_view, result_view, statistics_view
 from grid_node.settings import Settings
 from grid_node.statements import prepared
@@ -50,7 +50,7 @@ _END = prepared(
 )
 _CANCEL_COPIES = prepared(
     update(copies)
-    .where(copies.c.task_id == bindparam("id"), copies.c.state.in_(("leased", "scoring")))
+    .where(copies.c.task_id == bindparam("id"), copies.c.state.in_((LEASED, SCORING)))
     .values(state="cancelled")
 )
 _REOPEN = prepared(

@@ -10,6 +10,8 @@ from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, validat
 from grid_node.errors import InvalidPayload, PromptTooLong
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+SEQ = validate.Range(0, 2**63 - 1)
+"""What a sequence number can be in every database."""
 SHA256 = validate.Regexp(r"^[0-9a-f]{64}$", error="must be 64 lower hex digits")
 
 
@@ -23,22 +25,22 @@ class StrictBool(fields.Boolean):
 
 
 class StrictFloat(fields.Float):
-    """A JSON number: no text, no boolean, no NaN, no infinity."""
+    """A JSON number: no text, no bytes, no boolean, no NaN, no infinity."""
 
     def _validated(self, value: Any) -> float:
-        if isinstance(value, bool | str):
+        if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValidationError("must be a number")
         return float(super()._validated(value))
 
 
 class StrictInt(fields.Integer):
-    """A JSON integer: no text, no boolean, no fraction."""
+    """A JSON integer: no text, no bytes, no boolean, no fraction."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(strict=True, **kwargs)
 
     def _validated(self, value: Any) -> Any:
-        if isinstance(value, bool | str):
+        if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValidationError("must be a whole number")
         return super()._validated(value)
 
@@ -55,6 +57,12 @@ class Prompt(fields.String):
         return text
 
 
+def no_control_characters(text: str) -> None:
+    """Names and keys go into the database as they are, and PostgreSQL's text cannot hold NUL."""
+    if _CONTROL.search(text):
+        raise ValidationError("must not contain control characters")
+
+
 class GenerateSchema(Schema):
     """A request for a task."""
 
@@ -67,7 +75,7 @@ class GenerateSchema(Schema):
     copies = StrictInt(load_default=None, validate=validate.Range(1, 8))
     deadline_s = StrictFloat(load_default=None, validate=validate.Range(10, 3600))
     seed = StrictInt(load_default=None, validate=validate.Range(0, 2**32 - 1))
-    idempotency_key = fields.String(load_default=None, validate=validate.Length(1, 128))
+    idempotency_key = fields.String(load_default=None, validate=[validate.Length(1, 128), no_control_characters])
 
 
 class FrameSchema(GenerateSchema):
@@ -88,12 +96,12 @@ class TaskIdSchema(Schema):
 
 
 class StatusSchema(TaskIdSchema):
-    after_seq = StrictInt(load_default=None, validate=validate.Range(min=0))
+    after_seq = StrictInt(load_default=None, validate=SEQ)
     wait_s = StrictFloat(load_default=0.0, validate=validate.Range(0, 25))
 
 
 class ResumeSchema(TaskIdSchema):
-    after_seq = StrictInt(load_default=0, validate=validate.Range(min=0))
+    after_seq = StrictInt(load_default=0, validate=SEQ)
 
 
 class ListSchema(Schema):
@@ -163,7 +171,7 @@ class FeedbackSchema(Schema):
     class Meta:
         unknown = RAISE
 
-    after_seq = StrictInt(load_default=0, validate=validate.Range(min=0))
+    after_seq = StrictInt(load_default=0, validate=SEQ)
     wait_s = StrictFloat(load_default=0.0, validate=validate.Range(0, 25))
 
 

@@ -1,10 +1,16 @@
 """Rows of generation: tasks, copies, workers, turns of keys. Times are seconds since 1970-01-01 UTC."""
 
-from sqlalchemy import BigInteger, Index, LargeBinary, String, Text, UniqueConstraint, text
+from sqlalchemy import BigInteger, Index, LargeBinary, String, Text, UniqueConstraint, literal_column, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from grid_node.database import Base
 from grid_node.streams.tables import RowId
+
+QUEUED = literal_column("'queued'", String)
+LEASED = literal_column("'leased'", String)
+SCORING = literal_column("'scoring'", String)
+"""States as text of the statement: with a parameter in their place SQLite plans the statement anew at each run, since
+only the value says whether a partial index serves."""
 
 _OPEN = text("finished_at IS NULL")
 _QUEUED = text("status = 'queued'")

@@ -26,7 +26,7 @@ from grid_node.errors import (
 from grid_node.generation import workers
 from grid_node.generation.lifecycle import COPIES, TASK, Lifecycle, task_stream
 from grid_node.generation.selection import ENDED
-from grid_node.generation.tables import Copy, Task
+from grid_node.generation.tables import QUEUED, Copy, Task
 from grid_node.generation.views import task_view
 from grid_node.settings import Settings
 from grid_node.statements import prepared
@@ -48,11 +48,11 @@ _FORGET_IDEMPOTENCY = prepared(
     update(tasks).where(tasks.c.number == bindparam("row")).values(idempotency_key=None, request_digest=None)
 )
 _QUEUED = prepared(
-    select(tasks.c.key_id, func.count().label("waiting")).where(tasks.c.status == "queued").group_by(tasks.c.key_id)
+    select(tasks.c.key_id, func.count().label("waiting")).where(tasks.c.status == QUEUED).group_by(tasks.c.key_id)
 )
 _QUEUED_BEFORE = prepared(
     select(func.count()).where(
-        tasks.c.status == "queued", tasks.c.key_id == bindparam("key"), tasks.c.number < bindparam("row")
+        tasks.c.status == QUEUED, tasks.c.key_id == bindparam("key"), tasks.c.number < bindparam("row")
     )
 )
 _ACTIVE = prepared(select(func.count()).where(tasks.c.key_id == bindparam("key"), tasks.c.finished_at.is_(None)))
@@ -292,7 +292,7 @@ class Tasks:
     def cancel_unassigned(self, in_force: Callable[[Iterable[str]], set[str]]) -> int:
         """Cancel what waits for its first worker under keys that are no longer in force; returns how many."""
         rows = self._store.read(
-            lambda tx: tx.execute(select(tasks.c.id, tasks.c.key_id).where(tasks.c.status == "queued")).all()
+            lambda tx: tx.execute(select(tasks.c.id, tasks.c.key_id).where(tasks.c.status == QUEUED)).all()
         )
         alive = in_force({row.key_id for row in rows})
         gone = [row for row in rows if row.key_id not in alive]
@@ -343,7 +343,8 @@ class Tasks:
     # --- shared -----------------------------------------------------------------------------------------------
 
     def _own(self, tx: Transaction, key_id: str, task_id: str) -> Any:
-        task = tx.execute(TASK, {"id": task_id}).one_or_none() if len(task_id) == 36 else None
+        well_formed = len(task_id) == 36 and "\0" not in task_id  # NUL is an error to PostgreSQL
+        task = tx.execute(TASK, {"id": task_id}).one_or_none() if well_formed else None
         if task is None or task.key_id != key_id:
             raise TaskNotFound()
         return task

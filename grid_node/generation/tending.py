@@ -13,7 +13,7 @@ from grid_node.clock import Clock
 from grid_node.database import Store, Transaction
 from grid_node.generation.leases import Leases
 from grid_node.generation.lifecycle import Lifecycle
-from grid_node.generation.tables import Copy, Heartbeat, Task
+from grid_node.generation.tables import LEASED, Copy, Heartbeat, Task
 from grid_node.settings import Settings
 from grid_node.statements import prepared
 
@@ -40,14 +40,14 @@ _DUE = prepared(
 _NEXT = prepared(select(func.min(tasks.c.due_at)).where(tasks.c.finished_at.is_(None)))
 _EXPIRED = prepared(
     select(copies)
-    .where(copies.c.state == "leased", copies.c.lease_expires_at <= bindparam("now"))
+    .where(copies.c.state == LEASED, copies.c.lease_expires_at <= bindparam("now"))
     .order_by(copies.c.lease_expires_at)
     .limit(BATCH)
 )
-_NEXT_EXPIRY = prepared(select(func.min(copies.c.lease_expires_at)).where(copies.c.state == "leased"))
+_NEXT_EXPIRY = prepared(select(func.min(copies.c.lease_expires_at)).where(copies.c.state == LEASED))
 _EXTEND = prepared(
     update(copies)
-    .where(copies.c.state == "leased")
+    .where(copies.c.state == LEASED)
     .values(lease_expires_at=copies.c.lease_expires_at + bindparam("down"))
 )
 _WITH_ASSETS = prepared(
@@ -159,17 +159,18 @@ class Tending:
 
     def _purge(self, tx: Transaction) -> int:
         now = self._clock.now()
-        stale = now - self._settings.public_api_asset_ttl
+        stale = now - min(self._settings.public_api_asset_ttl, self._settings.public_api_task_ttl)
         faded = tx.execute(_WITH_ASSETS, {"before": stale}).all()
         if faded:
             release(tx, [copy.lease_id for copy in faded])
             tx.execute(_FADE, {"leases": [copy.lease_id for copy in faded]})
+            return len(faded)  # rows go once all their references have been let go
         old = tx.execute(_OLD_TASKS, {"before": now - self._settings.public_api_task_ttl}).all()
         if old:
             ids = {"ids": [task.id for task in old]}
             tx.execute(delete(copies).where(copies.c.task_id.in_(ids["ids"])))
             tx.execute(delete(tasks).where(tasks.c.id.in_(ids["ids"])))
-        return len(faded) + len(old)
+        return len(old)
 
 
 def loop(action: Callable[[], Any], every: float, stopping: threading.Event, name: str) -> None:

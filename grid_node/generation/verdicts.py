@@ -36,10 +36,7 @@ _JUDGE = prepared(
     .returning(*copies.c)
 )
 _FIRST = prepared(
-    update(tasks)
-    .where(tasks.c.id == bindparam("task_id"))
-    .values(first_result_at=bindparam("now"))
-    .returning(*tasks.c)
+    update(tasks).where(tasks.c.id == bindparam("task_id")).values(first_result_at=bindparam("now")).returning(*tasks.c)
 )
 
 FRAUD = frozenset({"bad_signature", "sha256_mismatch", "recycled_asset"})

@@ -15,7 +15,7 @@ from grid_node.errors import AssetTooLarge, InvalidPayload
 from grid_node.generation import workers
 from grid_node.generation.dispatch import Dispatcher, Pull
 from grid_node.generation.leases import INLINE_MAX, Kind, Leases, Submission, digest
-from grid_node.generation.tables import Task
+from grid_node.generation.tables import QUEUED, Task
 from grid_node.settings import Settings
 from grid_node.streams.service import Streams
 
@@ -202,7 +202,7 @@ class Work:
     def _status(self, tx: Transaction, worker: WorkerIdentity) -> dict[str, Any]:
         now = self._clock.now()
         row = workers.worker_row(tx, worker.identity)
-        waiting = select(tasks.c.kind, func.count().label("n")).where(tasks.c.status == "queued").group_by(tasks.c.kind)
+        waiting = select(tasks.c.kind, func.count().label("n")).where(tasks.c.status == QUEUED).group_by(tasks.c.kind)
         queued = {found.kind: found.n for found in tx.execute(waiting)}
         return {
             "success": True,

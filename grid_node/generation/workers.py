@@ -9,7 +9,7 @@ from sqlalchemy import and_, bindparam, exists, func, literal, select, text, upd
 
 from grid_node.clock import rfc3339
 from grid_node.database import Transaction
-from grid_node.generation.tables import Copy, Worker
+from grid_node.generation.tables import LEASED, Copy, Worker
 from grid_node.settings import Settings
 from grid_node.statements import prepared
 from grid_node.streams.service import Streams
@@ -53,7 +53,7 @@ _NOTICE = prepared(update(workers).where(workers.c.identity == bindparam("who"))
 _VIOLATION = prepared(
     update(workers).where(workers.c.identity == bindparam("who")).values(violations=workers.c.violations + 1)
 )
-_LIVE = select(func.count()).where(copies.c.worker == workers.c.identity, copies.c.state == "leased").scalar_subquery()
+_LIVE = select(func.count()).where(copies.c.worker == workers.c.identity, copies.c.state == LEASED).scalar_subquery()
 _ABLE = and_(
     workers.c.seen_at > bindparam("since"),
     workers.c.cooldown_until <= bindparam("now"),

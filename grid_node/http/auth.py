@@ -1,8 +1,9 @@
 """Who a request speaks for: the holder of an API key, or a worker."""
 
+from collections.abc import Mapping
 from contextlib import suppress
 from io import BytesIO
-from typing import Any
+from typing import Any, cast
 
 from flask import Flask, Request, Response, g
 
@@ -80,7 +81,7 @@ class Doorkeeper:
     def signed(self, request: Request) -> SignedRequest:
         if "Epistula-Signed-By" not in request.headers and "Epistula-Version" not in request.headers:
             raise NotAuthenticated()
-        return self._services.epistula.open(request.headers)
+        return self._services.epistula.open(cast(Mapping[str, str], request.headers))
 
     def confirm(self, request: Request, signed: SignedRequest, digest: str) -> None:
         """The body with this digest is what the hotkey signed, for the first time."""

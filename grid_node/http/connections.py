@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 INVALID_KEY = (4003, "Invalid API Key")
 SHUTDOWN = (1001, "Server Shutdown")
+FACES = ("websocket", "sse")
 FAREWELL = 3.0
 """Seconds within which every connection must have taken its goodbye when the node stops."""
 
@@ -37,7 +38,8 @@ class Connections:
 
     def count(self) -> dict[str, int]:
         """Open connections by face."""
-        return dict(Counter(held.face for held in list(self._held)))
+        found = Counter(held.face for held in list(self._held))
+        return {face: found[face] for face in FACES}
 
     def keys(self) -> set[str]:
         return {held.key_id for held in list(self._held) if held.key_id is not None}

@@ -39,7 +39,7 @@ def answers(status: int) -> dict[str, Any]:
     return {str(status): {"description": "done"}}
 
 
-class _Api(Api):  # type: ignore[misc]
+class _Api(Api):
     """The node has one error hook and one error body of its own."""
 
     ERROR_SCHEMA = ErrorSchema

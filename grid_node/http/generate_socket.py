@@ -130,7 +130,7 @@ class _Conversation:
     def run(self, caller: Caller) -> None:
         frame = self._second_frame(caller)
         self._extended = frame.get("extended") is True
-        task_id, after = self._resume(caller, frame["resume"]) if "resume" in frame else (self._submit(caller, frame), 0)
+        task_id, after = self._begin(caller, frame)
         self._absences.seen(task_id)
         try:
             with Follower(self._services.streams, task_stream(task_id), after) as self._follower:
@@ -156,6 +156,10 @@ class _Conversation:
             return self.receive(seconds)
         except Closing:
             return None
+
+    def _begin(self, caller: Caller, frame: dict[str, Any]) -> tuple[str, int]:
+        """The task of this conversation, and the seq after which it is told."""
+        return self._resume(caller, frame["resume"]) if "resume" in frame else (self._submit(caller, frame), 0)
 
     def _submit(self, caller: Caller, frame: dict[str, Any]) -> str:
         grid = self._services

@@ -1,5 +1,6 @@
 """Routes of clients: load, call, dump, over the same schemas and service as the events."""
 
+from collections.abc import Callable
 from typing import Any
 
 from flask import Response, g, jsonify, request
@@ -19,6 +20,9 @@ from grid_node.http.payloads import json_payload, query_payload
 from grid_node.http.results import file_answer, wanted_format
 from grid_node.http.sse import EventStream
 from grid_node.services import Services
+
+Rule = tuple[str, Callable[..., Response], str, dict[str, Any], int]
+"""Address, view, method, what the OpenAPI document says of its input, status of success."""
 
 STATUS = StatusSchema()
 RESUME = ResumeSchema()
@@ -40,7 +44,7 @@ class TaskRoutes:
     def blueprint(self) -> Blueprint:
         made = Blueprint("tasks", __name__, description="Generation tasks of the holder of an API key.")
         result = "/tasks/<task_id>/results/<which>"
-        rules = (
+        rules: tuple[Rule, ...] = (
             (
                 "/tasks",
                 self.create,

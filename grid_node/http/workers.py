@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+from collections.abc import Callable
 from typing import Any
 
 from flask import Response, jsonify, request
@@ -50,7 +51,7 @@ class WorkerRoutes:
     def blueprint(self) -> Blueprint:
         made = Blueprint("worker", __name__, url_prefix="/worker", description="Work for the node.")
         lease = "/leases/<lease_id>"
-        rules = (
+        rules: tuple[tuple[str, Callable[..., Response], str, dict[str, Any]], ...] = (
             ("/tasks/pull", self.pull, "POST", body_of(PullSchema)),
             (f"{lease}/renew", self.renew, "POST", {}),
             (f"{lease}/result", self.result, "POST", body_of(SubmitSchema)),

@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 
 from grid_node.settings import Settings
 
@@ -24,14 +25,21 @@ STEADY = 60.0
 """A process that lived so many seconds starts again at once."""
 
 
+def ready_mark(settings: Settings, pid: int) -> Path:
+    """The file that job process `pid` leaves when its scorers are warm; nodes may share the data folder."""
+    return settings.data_dir.resolve() / "jobs" / f"ready-{pid}"
+
+
 class _Child:
-    def __init__(self, settings: Settings, number: int) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.owner = str(uuid.uuid4())
         self.started = time.monotonic()
-        environ = {**os.environ, **settings.environ(), "GRID_JOB_OWNER": self.owner, "GRID_JOB_NUMBER": str(number)}
+        environ = {**os.environ, **settings.environ(), "GRID_JOB_OWNER": self.owner}
         environ.setdefault("NUMBA_CACHE_DIR", str(settings.data_dir.resolve() / "numba"))
         command = [sys.executable, "-m", "grid_node.jobs.worker"]
         self.process = subprocess.Popen(command, env=environ, stdin=subprocess.PIPE)
+        # a process that had this number before may have left its mark
+        ready_mark(settings, self.process.pid).unlink(missing_ok=True)
 
 
 class Supervisor:
@@ -70,9 +78,7 @@ class Supervisor:
 
     def cold(self) -> int:
         """How many job processes have not left the mark that their scorers are warm."""
-        folder = self._settings.data_dir.resolve() / "jobs"
-        marks = {mark.read_text().strip() for mark in folder.glob("ready-*")}
-        return self._count - sum(str(pid) in marks for pid in self.pids)
+        return self._count - sum(ready_mark(self._settings, pid).exists() for pid in self.pids)
 
     def stop(self, grace: float) -> None:
         """Close the pipes: each process ends its job in hand; after `grace` seconds it is killed."""
@@ -86,6 +92,7 @@ class Supervisor:
         for child in self._children.values():
             if child.process.poll() is None:
                 child.process.kill()
+            ready_mark(self._settings, child.process.pid).unlink(missing_ok=True)
 
     def _loop(self) -> None:
         while not self._stopping.wait(LOOK_EVERY):
@@ -105,7 +112,7 @@ class Supervisor:
             self._bury(number, child)
 
     def _start_child(self, number: int) -> None:
-        child = _Child(self._settings, number)
+        child = _Child(self._settings)
         (self._folder / f"owner-{number}").write_text(child.owner)
         self._children[number] = child
 
@@ -116,4 +123,5 @@ class Supervisor:
         self._pauses[number] = pause
         self._not_before[number] = time.monotonic() + pause
         del self._children[number]
+        ready_mark(self._settings, child.process.pid).unlink(missing_ok=True)
         self._died(child.owner)

@@ -18,6 +18,7 @@ from grid_node.generation.lifecycle import Lifecycle
 from grid_node.generation.verdicts import Verdicts
 from grid_node.jobs.queue import declare_score, make_huey
 from grid_node.jobs.scoring import JobRunner, ScoringJobs
+from grid_node.jobs.supervisor import ready_mark
 from grid_node.jobs.worker_settings import scoring_settings
 from grid_node.logs import configure_logging
 from grid_node.scoring.kinds import KINDS
@@ -111,9 +112,9 @@ def main() -> int:
 
 def mark_ready(settings: Settings) -> None:
     """Leave a mark that `/readyz` looks for: this process's scorers are warm."""
-    folder = settings.data_dir.resolve() / "jobs"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"ready-{os.environ.get('GRID_JOB_NUMBER', '0')}").write_text(str(os.getpid()))
+    mark = ready_mark(settings, os.getpid())
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.touch()
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ def scoring_settings(settings: Settings) -> ScoringSettings:
         max_splats=settings.scoring_max_splats,
         max_bytes=settings.scoring_max_bytes,
         view_size=settings.scoring_view_size,
-        up_axis=settings.scoring_up_axis,
+        up_axis=cast(UpAxis, settings.scoring_up_axis),
         previews=settings.scoring_previews,
         preview_size=settings.scoring_preview_size,
         threads=threads,
-        backend=settings.scoring_backend,
+        backend=cast(Backend, settings.scoring_backend),
     )

@@ -65,16 +65,22 @@ class Subscription:
         self.seq = after
         self._streams = streams
         self._deliver = deliver
+        self._turn = threading.Lock()
 
     def offer(self, entry: Entry) -> None:
         if entry.seq <= self.seq:
             return
-        if entry.seq > self.seq + 1:
-            self.catch_up()
-        if entry.seq == self.seq + 1:
-            self._take(entry)
+        with self._turn:  # the writer, the poll and a bell may come at the same time
+            if entry.seq > self.seq + 1:
+                self._fill()
+            if entry.seq == self.seq + 1:
+                self._take(entry)
 
     def catch_up(self) -> None:
+        with self._turn:
+            self._fill()
+
+    def _fill(self) -> None:
         for entry in self._streams.after(self.stream, self.seq):
             if entry.seq == self.seq + 1:
                 self._take(entry)

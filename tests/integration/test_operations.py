@@ -166,8 +166,7 @@ def test_a_scored_result_is_logged_with_its_task(node: LiveNode) -> None:
         task = client.submit("a blue robot", copies=1)
         client.wait(task.id, timeout=60)
 
-    said = [json.loads(line) for line in node.log_text().splitlines() if task.id in line]
-    assert any(line["logger"] == "grid_node.jobs.scoring" and line["task_id"] == task.id for line in said)
+    until(lambda: task.id in scored_tasks(node))
 
 
 def test_every_answer_names_its_request(node: LiveNode) -> None:
@@ -204,6 +203,12 @@ def test_sigterm_tells_every_socket_and_leaves_nothing_behind(own_node: LiveNode
 
 
 # --- shared -----------------------------------------------------------------------------------------------------------
+
+
+def scored_tasks(node: LiveNode) -> set[str]:
+    """Ids bound to what the job processes say."""
+    said = [json.loads(line) for line in node.log_text().splitlines()]
+    return {line["task_id"] for line in said if line["logger"] == "grid_node.jobs.scoring" and "task_id" in line}
 
 
 def ready(node: LiveNode) -> bool:

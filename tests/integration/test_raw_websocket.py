@@ -19,6 +19,7 @@ from tests.integration.http.conftest import (  # noqa: F401 - fixtures
     QUEUE_MAX,
     client,
     new_client,
+    new_worker,
     node,
     worker,
     worker_key,
@@ -201,16 +202,16 @@ def test_4003_while_it_waits_when_its_key_is_removed(node, new_client):  # noqa:
     assert converse(node, scenario) == (4003, "Invalid API Key")
 
 
-def test_4404_when_nobody_can_do_it(node, client, worker):  # noqa: F811
+def test_4404_when_nobody_can_do_it(node, client, new_worker):  # noqa: F811
     async def scenario(raw):
         await raw.say({"api_key": client.key}, prompt(extended=True))
-        lease = await asyncio.to_thread(worker.pull)
-        await asyncio.to_thread(worker.hand_in, lease, "say hello")  # the prompt itself is no answer
+        for worker in (new_worker(), new_worker(), new_worker()):  # noqa: F402
+            await asyncio.to_thread(worker.serve, "say hello")  # the prompt itself is no answer
         return await raw.closed(), raw.frames[-1]
 
     end, last = converse(node, scenario)
     assert end == (4404, "Generation failed")
-    assert (last["status"], last["error"]["code"], last["error"]["rejected"]) == ("failed", "all_workers_failed", 1)
+    assert (last["status"], last["error"]["code"], last["error"]["rejected"]) == ("failed", "all_workers_failed", 3)
 
 
 def test_4404_after_a_cancel(node, client):  # noqa: F811
@@ -231,14 +232,14 @@ def test_4404_for_a_task_that_is_not_there(node, client, task_id):  # noqa: F811
 
 
 def test_4404_for_another_keys_task(node, client, new_client):  # noqa: F811
-    task = new_client().submit()
+    task = new_client().submit(kind="text_to_3d")
     end = close_after(node, {"api_key": client.key}, {"resume": {"task_id": task["id"]}})
     assert end == (4404, "Task not found")
 
 
 def test_4429_right_after_the_key_when_its_window_is_used_up(node, new_client):  # noqa: F811
     small = new_client(max_requests=1)
-    small.submit()
+    small.submit(kind="text_to_3d")
     assert close_after(node, {"api_key": small.key}) == (4429, "Too Many Requests")
     assert close_after(node, {"api_key": small.key}, prompt()) == (4429, "Too Many Requests")
 

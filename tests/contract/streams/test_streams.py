@@ -3,7 +3,7 @@
 import random
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -157,31 +157,32 @@ def test_random_interleavings_of_two_processes_lose_and_repeat_nothing(store: St
         assert follower.seqs == list(range(after + 1, seqs.get(stream, 0) + 1))
 
 
-def test_a_poll_and_a_commit_at_the_same_time_deliver_each_entry_once_and_in_order(
-    store: Store, here: Streams, there: Writer
-) -> None:
-    """Where threads are real ones, the bell, the poll and the writer meet at a subscription."""
-    followers = [Follower(here) for _ in range(3)]
-    own = Writer(store, here, there.seqs)
-    stop = threading.Event()
-    interval = sys.getswitchinterval()
+@pytest.fixture
+def eager_threads() -> Iterator[None]:
+    """Threads that change places as often as the interpreter lets them."""
+    before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
 
-    def look() -> None:
-        while not stop.is_set():
-            here.poll()
 
-    with ThreadPoolExecutor(3) as pool:
-        polls = [pool.submit(look) for _ in range(3)]
-        for number in range(60):
-            (own if number % 2 else there).append(count=1 + number % 3)
-        stop.set()
-        sys.setswitchinterval(interval)
-        for poll in polls:
-            poll.result(20)
-    here.poll()
-    for follower in followers:
-        assert follower.seqs == list(range(1, there.seqs["task:a"] + 1))
+@pytest.mark.usefixtures("eager_threads")
+def test_the_writer_a_poll_and_a_bell_at_the_same_time_deliver_each_entry_once_and_in_order(store: Store) -> None:
+    """Where threads are real ones, all three meet at a subscription."""
+    streams = Streams(store)
+    follower = Follower(streams)
+    entries = [Entry("task:a", seq, {"seq": seq}, f'{{"seq":{seq}}}') for seq in range(1, 2001)]
+    together = threading.Barrier(4)
+
+    def offer_all() -> None:
+        together.wait()
+        for entry in entries:
+            follower.subscription.offer(entry)
+
+    with ThreadPoolExecutor(4) as pool:
+        for future in [pool.submit(offer_all) for _ in range(4)]:
+            future.result(20)
+    assert follower.seqs == list(range(1, 2001))
 
 
 def test_waiting_ends_with_the_first_entry_whoever_writes_it(store: Store, here: Streams, there: Writer) -> None:

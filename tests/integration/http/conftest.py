@@ -15,6 +15,8 @@ QUEUE_MAX = 12
 PENDING_MAX = 3
 HANDSHAKE = 1.0
 GRACE = 1.0
+HTTP: dict[str, Any] = {"timeout": 40, "limits": httpx.Limits(max_keepalive_connections=0)}
+"""No idle connections: a node that stops waits for those."""
 
 
 class Client:
@@ -23,7 +25,7 @@ class Client:
     def __init__(self, node: LiveNode, **limits: int) -> None:
         self.node = node
         self.key = node.add_key("client", **limits)
-        self.http = httpx.Client(base_url=node.url, headers={"Authorization": f"Bearer {self.key}"}, timeout=30)
+        self.http = httpx.Client(base_url=node.url, headers={"Authorization": f"Bearer {self.key}"}, **HTTP)
 
     def submit(self, prompt: str = "hello", kind: str = "text", **fields: Any) -> dict[str, Any]:
         answer = self.http.post("/tasks", json={"prompt": prompt, "kind": kind, "copies": 1, **fields})
@@ -46,7 +48,7 @@ class Worker:
 
     def __init__(self, node: LiveNode, key: str, name: str) -> None:
         headers = {"Authorization": f"Bearer {key}", "X-Worker-Name": name}
-        self.http = httpx.Client(base_url=node.url, headers=headers, timeout=40)
+        self.http = httpx.Client(base_url=node.url, headers=headers, **HTTP)
 
     def pull(self, wait_s: float = 20, kinds: tuple[str, ...] = ("text",), **fields: Any) -> Any:
         answer = self.http.post("/worker/tasks/pull", json={"kinds": kinds, "wait_s": wait_s, **fields})
@@ -112,9 +114,20 @@ def worker_key(node: LiveNode) -> str:
 
 
 @pytest.fixture
-def worker(node: LiveNode, worker_key: str, request: pytest.FixtureRequest) -> Iterator[Worker]:
-    """A worker that nobody has seen before."""
-    name = hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:16]
-    made = Worker(node, worker_key, name)
-    yield made
-    made.http.close()
+def new_worker(node: LiveNode, worker_key: str, request: pytest.FixtureRequest) -> Iterator[Callable[[], Worker]]:
+    """Makes workers that nobody has seen before."""
+    made: list[Worker] = []
+
+    def make() -> Worker:
+        name = hashlib.sha256(f"{request.node.nodeid}{len(made)}".encode()).hexdigest()[:16]
+        made.append(Worker(node, worker_key, name))
+        return made[-1]
+
+    yield make
+    for worker in made:
+        worker.http.close()
+
+
+@pytest.fixture
+def worker(new_worker: Callable[[], Worker]) -> Worker:
+    return new_worker()

@@ -19,7 +19,7 @@ def test_a_task_goes_from_post_to_its_bytes(client, worker):
 
 
 def test_creation_names_its_place_and_what_is_left_of_the_window(client):
-    answer = client.http.post("/tasks", json={"prompt": "hello", "kind": "text"})
+    answer = client.http.post("/tasks", json={"prompt": "hello"})
     assert answer.status_code == 201
     assert answer.headers["Location"] == f"/tasks/{answer.json()['task']['id']}"
     assert answer.headers["RateLimit-Policy"] == '"key";q=1000;w=60'
@@ -27,7 +27,7 @@ def test_creation_names_its_place_and_what_is_left_of_the_window(client):
 
 
 def test_a_replay_answers_200_with_the_same_task(client):
-    fields = {"prompt": "hello", "kind": "text"}
+    fields = {"prompt": "hello"}
     first = client.http.post("/tasks", json=fields, headers={"Idempotency-Key": "once"})
     again = client.http.post("/tasks", json=fields, headers={"Idempotency-Key": "once"})
     assert (first.status_code, again.status_code) == (201, 200)
@@ -37,7 +37,7 @@ def test_a_replay_answers_200_with_the_same_task(client):
 
 
 def test_a_header_and_a_member_that_differ_are_refused(client):
-    fields = {"prompt": "hello", "kind": "text", "idempotency_key": "one"}
+    fields = {"prompt": "hello", "idempotency_key": "one"}
     answer = client.http.post("/tasks", json=fields, headers={"Idempotency-Key": "two"})
     assert answer.status_code == 400
     assert "idempotency_key" in answer.json()["fields"]
@@ -45,7 +45,7 @@ def test_a_header_and_a_member_that_differ_are_refused(client):
 
 @pytest.mark.parametrize("path", ["/tasks", "/tasks/", "/tasks/{id}", "/tasks/{id}/"])
 def test_one_trailing_slash_is_tolerated_without_a_redirect(client, path):
-    task = client.submit()
+    task = client.submit(kind="text_to_3d")
     answer = client.http.get(path.format(id=task["id"]))
     assert answer.status_code == 200
 
@@ -120,14 +120,14 @@ def test_the_report_says_what_the_scorer_found(client, asset):
 
 
 def test_cancel_ends_an_open_task_and_leaves_an_ended_one(client):
-    task = client.submit()
+    task = client.submit(kind="text_to_3d")
     cancelled = client.http.delete(f"/tasks/{task['id']}")
     assert cancelled.json()["task"]["error"]["code"] == "cancelled_by_client"
     assert client.http.delete(f"/tasks/{task['id']}").json() == cancelled.json()
 
 
 def test_another_keys_task_looks_like_one_that_never_was(client, new_client):
-    task = new_client().submit()
+    task = new_client().submit(kind="text_to_3d")
     routes = [
         ("GET", "/tasks/{}"),
         ("DELETE", "/tasks/{}"),
@@ -181,8 +181,8 @@ def test_a_full_queue_says_when_to_come_again_and_charges_nothing(client):
 
 def test_a_used_up_window_is_429_with_retry_after(new_client):
     small = new_client(max_requests=1, period=60)
-    small.submit()
-    refused = small.http.post("/tasks", json={"prompt": "hello", "kind": "text"})
+    small.submit(kind="text_to_3d")
+    refused = small.http.post("/tasks", json={"prompt": "hello"})
     assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
     assert int(refused.headers["Retry-After"]) == refused.json()["retry_after"]
     assert 0 < refused.json()["retry_after"] <= 60
