@@ -82,7 +82,7 @@ def _offload(async_mode: str) -> Offload:
     if async_mode == "eventlet":
         from eventlet import tpool  # noqa: PLC0415 - only this mode knows eventlet
 
-        return tpool.execute  # type: ignore[no-any-return]
+        return tpool.execute
     return _call
 
 

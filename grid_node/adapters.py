@@ -33,7 +33,7 @@ class KeyGate:
     limiter: Limiter
 
     def admit(self, tx: Transaction, key_id: str, now: float) -> Caller:
-        caller = self.keys.require(tx, key_id, "client", now)
+        caller = self.keys.require(tx, key_id, "client", now, hold=True)
         self.keys.touch(tx, caller, now)
         return caller
 
@@ -80,7 +80,7 @@ class StoredUploads:
     uploads: UploadService
 
     def take(self, owner: str, upload_id: str) -> Blob:
-        return self.store.read(lambda tx: self.uploads.take(tx, owner, upload_id))
+        return self.store.write(lambda tx: self.uploads.take(tx, owner, upload_id))
 
 
 class WorkerAuthentication:

@@ -9,8 +9,16 @@ from tests.nodes import ROOT, LiveNode
 
 os.environ.setdefault("NUMBA_CACHE_DIR", str(ROOT / ".cache" / "numba"))  # compiled once, not once for each node
 from tests.services import pytest_runtest_makereport
+from tests.text_node import new_text_client, new_text_worker, text_node, text_worker_key
 
-__all__ = ["live_node", "pytest_runtest_makereport"]
+__all__ = [
+    "live_node",
+    "new_text_client",
+    "new_text_worker",
+    "pytest_runtest_makereport",
+    "text_node",
+    "text_worker_key",
+]
 
 
 @pytest.fixture(scope="module")

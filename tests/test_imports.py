@@ -1,4 +1,4 @@
-"""Who may know whom: the contracts of setup.cfg, and what they cannot say because app.py and wsgi.py are no packages."""
+"""Who may know whom: the contracts of setup.cfg, and what they cannot say of app.py and wsgi.py."""
 
 import ast
 import subprocess

@@ -24,15 +24,15 @@ SYNC_MAX = 1.0
 ROOT = Path(composition.__file__).parent
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry of the command `grid-node`. Returns only when the node could not be started."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry of the command `grid-node`. Becomes gunicorn, or exits with 2 when the node cannot be started."""
     options = parser().parse_args(arguments)
     try:
         settings = configure(vars(options), os.environ)
         migrate(settings)
     except (BadSetting, SQLAlchemyError) as error:
         sys.stderr.write(f"grid-node: {error}\n")
-        return 2
+        sys.exit(2)
     os.execve(sys.executable, command(), {**os.environ, **settings.environ()})
 
 
@@ -96,4 +96,4 @@ def command() -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from grid_node.cli.answers import answers, fail
 from grid_node.clock import rfc3339
-from grid_node.generation.lifecycle import TASK
+from grid_node.generation.holds import TASK_ROW
 from grid_node.generation.tables import Task
 from grid_node.services import services
 
@@ -66,7 +66,7 @@ def cancel(task_id: str) -> None:
 
 def _owner(task_id: str) -> str:
     """The id of the key that the task belongs to; ends the command when there is no such task."""
-    task: Any = services().store.read(lambda tx: tx.execute(TASK, {"id": task_id}).one_or_none())
+    task: Any = services().store.read(lambda tx: tx.execute(TASK_ROW, {"id": task_id}).one_or_none())
     if task is None:
         raise fail("Task not found.", 1)
     return str(task.key_id)

@@ -18,6 +18,7 @@ from grid_node.clock import Clock
 from grid_node.database import Store, Transaction
 from grid_node.errors import GridError, StoreUnavailable, TooManyPulls
 from grid_node.generation import workers
+from grid_node.generation.holds import hold_dispatch
 from grid_node.generation.leases import Leases
 from grid_node.generation.lifecycle import Lifecycle
 from grid_node.generation.tables import QUEUED, Copy, KeyTurn, Task
@@ -261,38 +262,45 @@ class Dispatcher:
     # --- one round, inside its transaction ------------------------------------------------------------------
 
     def _serve(self, tx: Transaction, waiting: Sequence[Pull]) -> list[tuple[Pull, dict[str, Any]]]:
+        hold_dispatch(tx)
         now = self._clock.now()
         answers: list[tuple[Pull, dict[str, Any]]] = []
         able: list[tuple[Pull, bool]] = []
+        came: list[tuple[Any, Pull]] = []
         for pull in waiting:
             if pull.done.is_set():
                 continue
-            answer, strong = self._first_look(tx, pull, now) if pull.fresh else (None, bool(pull.strong))
+            answer = None
+            if pull.fresh:
+                came.append((workers.known(tx, pull.worker), pull))
+                answer = self._look(tx, pull, came[-1][0], now)
             if answer is not None:
                 answers.append((pull, answer))
             else:
-                able.append((pull, strong))
+                able.append((pull, bool(pull.strong)))
         if able and self._leases.scoring_backlog(tx):
-            return answers + [(pull, no_task(5)) for pull, _ in able if pull.fresh]
-        return answers + self._match(tx, able, now)
+            answers += [(pull, no_task(5)) for pull, _ in able if pull.fresh]
+        else:
+            answers += self._match(tx, able, now)
+        for row, pull in sorted(came, key=lambda one: one[1].worker):  # last and by name, see `holds`
+            workers.mark_seen(tx, row, pull.kinds, pull.max_parallel, now)
+        return answers
 
-    def _first_look(self, tx: Transaction, pull: Pull, now: float) -> tuple[dict[str, Any] | None, bool]:
-        """What a fresh pull is told at once, if anything, and whether its worker is strong."""
-        row = workers.worker_row(tx, pull.worker)
-        workers.mark_seen(tx, row, pull.kinds, pull.max_parallel, now)
+    def _look(self, tx: Transaction, pull: Pull, row: Any, now: float) -> dict[str, Any] | None:
+        """What the worker with this row is told at once, if anything; notes whether it is strong."""
         live = self._leases.live(tx, pull.worker)
         for copy in live:
             if copy.lease_id not in pull.holding and copy.lease_expires_at > now:
-                return {**no_task(), "task": self._leases.redeliver(tx, copy)}, False
+                return {**no_task(), "task": self._leases.redeliver(tx, copy)}
         cooldown = workers.cooldown_view(row, now)
         if cooldown is not None:
             rest = row.cooldown_until - now + 10 * (row.violations // 100)
-            return no_task(ceil(rest), cooldown), False
+            return no_task(ceil(rest), cooldown)
         if len(live) >= pull.max_parallel:
-            return no_task(max(1, ceil(min(copy.lease_expires_at for copy in live) - now))), False
+            return no_task(max(1, ceil(min(copy.lease_expires_at for copy in live) - now)))
         if pull.strong is None:
             pull.strong = workers.is_strong(row.recent)
-        return None, pull.strong
+        return None
 
     def _match(
         self, tx: Transaction, able: Sequence[tuple[Pull, bool]], now: float
@@ -315,21 +323,27 @@ class Dispatcher:
         for pull, strong in able:
             if not offers:
                 break
-            lease = self._serve_one(tx, offers, pull, strong, now)
-            if lease is not None:
-                served.append((pull, {**no_task(), "task": lease}))
+            answer = self._serve_one(tx, offers, pull, strong, now)
+            if answer is not None:
+                served.append((pull, answer))
         return served, seen
 
     def _serve_one(
         self, tx: Transaction, offers: dict[str, list[_Offer]], pull: Pull, strong: bool, now: float
     ) -> dict[str, Any] | None:
+        looked = pull.fresh
         while (found := _choose(offers, pull, strong)) is not None:
+            if not looked:  # while it waited here, another node may have given it work, or a verdict a cooldown
+                answer = self._look(tx, pull, workers.known(tx, pull.worker), now)
+                if answer is not None:
+                    return answer
+                looked = True
             key, offer = found
             lease = self._hand_out(tx, offer, pull, strong, now)
             if lease is not None:
                 tx.execute(_NEXT_TURN, {"key": key})
                 offers[key] = offers.pop(key)
-                return lease
+                return {**no_task(), "task": lease}
             offers[key].remove(offer)  # another process was faster
         return None
 

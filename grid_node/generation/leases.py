@@ -21,9 +21,10 @@ from grid_node.errors import (
     Sha256Mismatch,
 )
 from grid_node.generation import workers
-from grid_node.generation.lifecycle import TASK, Lifecycle, feedback_body
+from grid_node.generation.holds import COPY_ROW, TASK, TASK_ROW, held_copy, hold
+from grid_node.generation.lifecycle import Lifecycle, feedback_body
 from grid_node.generation.tables import LEASED, SCORING, Copy, Task
-from grid_node.generation.verdicts import COPY, Verdicts
+from grid_node.generation.verdicts import Verdicts
 from grid_node.settings import Settings
 from grid_node.statements import prepared
 from grid_node.streams.service import Streams
@@ -188,7 +189,7 @@ class Leases:
 
     def redeliver(self, tx: Transaction, copy: Any) -> dict[str, Any]:
         """A live lease once more: the answer that granted it was lost."""
-        task = tx.execute(TASK, {"id": copy.task_id}).one()
+        task = tx.execute(TASK_ROW, {"id": copy.task_id}).one()
         return self.view(task, copy.lease_id, copy.lease_expires_at)
 
     # --- one lease ------------------------------------------------------------------------------------------
@@ -223,6 +224,7 @@ class Leases:
 
     def expire(self, tx: Transaction, copy: Any, now: float) -> None:
         """A lease ran out: the slot goes back, the worker cools down. The caller settles the task."""
+        hold(tx, copy.task_id, copy.worker)
         if not tx.execute(_EXPIRE, {"lease": copy.lease_id, "now": now}).rowcount:
             return  # another process was faster, or it was renewed
         row = workers.worker_row(tx, copy.worker)
@@ -231,14 +233,15 @@ class Leases:
 
     def revoke(self, worker: str) -> None:
         """The worker may no longer work: its leases go back to the queue, without a cooldown."""
-        self._store.write(partial(self._revoke, worker=worker))
+        for copy in self._store.read(partial(self.live, worker=worker)):
+            self._store.write(partial(self._revoke, lease_id=copy.lease_id))
 
-    def _revoke(self, tx: Transaction, worker: str) -> None:
-        now = self._clock.now()
-        for copy in self.live(tx, worker):
-            tx.execute(_STATE, {"lease": copy.lease_id, "new_state": "expired"})
+    def _revoke(self, tx: Transaction, lease_id: str) -> None:
+        copy = held_copy(tx, lease_id)
+        if copy is not None and copy.state == "leased":
+            tx.execute(_STATE, {"lease": lease_id, "new_state": "expired"})
             self._lifecycle.reopen_slot(tx, copy)
-            self._lifecycle.settle(tx, copy.task_id, now)
+            self._lifecycle.settle(tx, copy.task_id, self._clock.now())
 
     # --- submission -------------------------------------------------------------------------------------------
 
@@ -247,8 +250,8 @@ class Leases:
         return self._store.read(partial(self._expected, worker=worker, lease_id=lease_id))
 
     def _expected(self, tx: Transaction, worker: str, lease_id: str) -> Any:
-        copy = self._own(tx, worker, lease_id)
-        return copy, tx.execute(TASK, {"id": copy.task_id}).one()
+        copy = _owned(tx.execute(COPY_ROW, {"lease": _id(lease_id)}).one_or_none(), worker)
+        return copy, tx.execute(TASK_ROW, {"id": copy.task_id}).one()
 
     def kind_of(self, task: Any) -> Kind:
         return self._kinds[task.kind]
@@ -344,11 +347,19 @@ class Leases:
         return {"success": True, "task_id": copy.task_id, "lease_id": copy.lease_id, "state": "scoring"}
 
     def _own(self, tx: Transaction, worker: str, lease_id: str) -> Any:
-        well_formed = "\0" not in lease_id  # NUL is an error to PostgreSQL
-        copy = tx.execute(COPY, {"lease": lease_id}).one_or_none() if well_formed else None
-        if copy is None or copy.worker != worker:
-            raise LeaseNotFound()
-        return copy
+        return _owned(held_copy(tx, _id(lease_id)), worker)
+
+
+def _owned(copy: Any, worker: str) -> Any:
+    if copy is None or copy.worker != worker:
+        raise LeaseNotFound()
+    return copy
+
+
+def _id(lease_id: str) -> str:
+    if "\0" in lease_id:  # an error to PostgreSQL
+        raise LeaseNotFound()
+    return lease_id
 
 
 def digest(data: bytes) -> str:

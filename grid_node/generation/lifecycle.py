@@ -13,6 +13,7 @@ from sqlalchemy import bindparam, select, update
 from grid_node.clock import rfc3339
 from grid_node.database import Transaction
 from grid_node.generation import workers
+from grid_node.generation.holds import TASK, hold
 from grid_node.generation.selection import Decision, Rules, counts, decide
 from grid_node.generation.tables import LEASED, SCORING, Copy, Task
 from grid_node.generation.views import error_view, result_view, statistics_view
@@ -23,7 +24,6 @@ from grid_node.streams.service import Streams
 tasks = Task.__table__
 copies = Copy.__table__
 
-TASK = prepared(select(tasks).where(tasks.c.id == bindparam("id")).with_for_update())
 COPIES = prepared(select(copies).where(copies.c.task_id == bindparam("id")).order_by(copies.c.number))
 _PLAN = prepared(
     update(tasks)
@@ -118,7 +118,8 @@ class Lifecycle:
             tx.on_commit(self.changed)
 
     def cancel(self, tx: Transaction, task: Any, code: str, now: float) -> None:
-        """End an open task as cancelled."""
+        """End an open task, held by this transaction, as cancelled."""
+        hold(tx, task.id)
         rows = tx.execute(COPIES, {"id": task.id}).all()
         self._end(tx, task, rows, "cancelled", None, error_view(code), now)
 

@@ -24,12 +24,13 @@ from grid_node.errors import (
     TooManyActiveTasks,
 )
 from grid_node.generation import workers
-from grid_node.generation.lifecycle import COPIES, TASK, Lifecycle, task_stream
+from grid_node.generation.holds import TASK, TASK_ROW
+from grid_node.generation.lifecycle import COPIES, Lifecycle, task_stream
 from grid_node.generation.selection import ENDED
 from grid_node.generation.tables import QUEUED, Copy, Task
 from grid_node.generation.views import task_view
 from grid_node.settings import Settings
-from grid_node.statements import prepared
+from grid_node.statements import Prepared, prepared
 from grid_node.streams.service import Entry, Streams
 
 tasks = Task.__table__
@@ -72,7 +73,7 @@ class Gate(Protocol):
     """Keys and limits, inside the transaction of the acceptance."""
 
     def admit(self, tx: Transaction, key_id: str, now: float) -> Caller:
-        """The key's holder; raises InvalidKey or Forbidden."""
+        """The key's holder, whose tasks only this transaction adds to until it ends; raises InvalidKey or Forbidden."""
 
     def window(self, tx: Transaction, caller: Any, now: float) -> Any:
         """What is left to the key, charging nothing; its `check` raises RateLimited."""
@@ -283,7 +284,7 @@ class Tasks:
         return self._store.write(partial(self._cancel, key_id=key_id, task_id=task_id, code=code))
 
     def _cancel(self, tx: Transaction, key_id: str, task_id: str, code: str) -> dict[str, Any]:
-        task = self._own(tx, key_id, task_id)
+        task = self._own(tx, key_id, task_id, TASK)
         if task.finished_at is None:
             self._lifecycle.cancel(tx, task, code, self._clock.now())
             task = self._own(tx, key_id, task_id)
@@ -301,7 +302,7 @@ class Tasks:
         return len(gone)
 
     def _cancel_queued(self, tx: Transaction, key_id: str, task_id: str) -> None:
-        task = self._own(tx, key_id, task_id)
+        task = self._own(tx, key_id, task_id, TASK)
         if task.status == "queued":
             self._lifecycle.cancel(tx, task, "key_removed", self._clock.now())
 
@@ -342,9 +343,9 @@ class Tasks:
 
     # --- shared -----------------------------------------------------------------------------------------------
 
-    def _own(self, tx: Transaction, key_id: str, task_id: str) -> Any:
+    def _own(self, tx: Transaction, key_id: str, task_id: str, statement: Prepared = TASK_ROW) -> Any:
         well_formed = len(task_id) == 36 and "\0" not in task_id  # NUL is an error to PostgreSQL
-        task = tx.execute(TASK, {"id": task_id}).one_or_none() if well_formed else None
+        task = tx.execute(statement, {"id": task_id}).one_or_none() if well_formed else None
         if task is None or task.key_id != key_id:
             raise TaskNotFound()
         return task

@@ -11,6 +11,7 @@ from sqlalchemy import bindparam, delete, func, insert, select, update
 from grid_node.blobs.references import release
 from grid_node.clock import Clock
 from grid_node.database import Store, Transaction
+from grid_node.generation.holds import hold
 from grid_node.generation.leases import Leases
 from grid_node.generation.lifecycle import Lifecycle
 from grid_node.generation.tables import LEASED, Copy, Heartbeat, Task
@@ -35,14 +36,14 @@ _DUE = prepared(
     select(tasks.c.id)
     .where(tasks.c.finished_at.is_(None), tasks.c.due_at <= bindparam("now"))
     .order_by(tasks.c.due_at)
-    .limit(BATCH)
+    .limit(bindparam("most"))
 )
 _NEXT = prepared(select(func.min(tasks.c.due_at)).where(tasks.c.finished_at.is_(None)))
 _EXPIRED = prepared(
     select(copies)
     .where(copies.c.state == LEASED, copies.c.lease_expires_at <= bindparam("now"))
     .order_by(copies.c.lease_expires_at)
-    .limit(BATCH)
+    .limit(bindparam("most"))
 )
 _NEXT_EXPIRY = prepared(select(func.min(copies.c.lease_expires_at)).where(copies.c.state == LEASED))
 _EXTEND = prepared(
@@ -63,7 +64,7 @@ _FADE = (
 )
 _OLD_TASKS = prepared(select(tasks.c.id).where(tasks.c.finished_at < bindparam("before")).limit(BATCH))
 _BEAT = prepared(update(heartbeats).where(heartbeats.c.id == 1).values(at=bindparam("now")))
-_LAST_BEAT = prepared(select(heartbeats.c.at).where(heartbeats.c.id == 1))
+_LAST_BEAT = prepared(select(heartbeats.c.at).where(heartbeats.c.id == 1).with_for_update())
 
 
 class Tending:
@@ -116,13 +117,14 @@ class Tending:
 
     def _expire_some(self, tx: Transaction) -> None:
         now = self._clock.now()
-        for copy in tx.execute(_EXPIRED, {"now": now}).all():
+        for copy in tx.execute(_EXPIRED, {"now": now, "most": _most(tx)}).all():
             self._leases.expire(tx, copy, now)
             self._lifecycle.settle(tx, copy.task_id, now)
 
     def _settle_some(self, tx: Transaction) -> None:
         now = self._clock.now()
-        for row in tx.execute(_DUE, {"now": now}).all():
+        for row in tx.execute(_DUE, {"now": now, "most": _most(tx)}).all():
+            hold(tx, row.id)
             self._lifecycle.settle(tx, row.id, now)
 
     # --- restarts ---------------------------------------------------------------------------------------------
@@ -171,6 +173,11 @@ class Tending:
             tx.execute(delete(copies).where(copies.c.task_id.in_(ids["ids"])))
             tx.execute(delete(tasks).where(tasks.c.id.in_(ids["ids"])))
         return len(old)
+
+
+def _most(tx: Transaction) -> int:
+    """On PostgreSQL a transaction holds one task at a time, see `holds`."""
+    return 1 if tx.is_postgresql else BATCH
 
 
 def loop(action: Callable[[], Any], every: float, stopping: threading.Event, name: str) -> None:

@@ -3,12 +3,13 @@
 import json
 from typing import Any
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, update
 
 from grid_node.blobs.references import refer
 from grid_node.database import Transaction
 from grid_node.generation import workers
-from grid_node.generation.lifecycle import COPIES, TASK, Lifecycle, feedback_body
+from grid_node.generation.holds import TASK, held_copy
+from grid_node.generation.lifecycle import COPIES, Lifecycle, feedback_body
 from grid_node.generation.tables import Copy, Task
 from grid_node.generation.views import result_view
 from grid_node.settings import Settings
@@ -18,7 +19,6 @@ from grid_node.streams.service import Streams
 tasks = Task.__table__
 copies = Copy.__table__
 
-COPY = prepared(select(copies).where(copies.c.lease_id == bindparam("lease")).with_for_update())
 _JUDGE = prepared(
     update(copies)
     .where(copies.c.lease_id == bindparam("lease"))
@@ -60,8 +60,8 @@ class Verdicts:
         now: float,
     ) -> dict[str, Any] | None:
         """Write the verdict on a copy in scoring; returns its feedback, None when there is a verdict already."""
-        copy = tx.execute(COPY, {"lease": lease_id}).one()
-        if copy.state != "scoring":
+        copy = held_copy(tx, lease_id)
+        if copy is None or copy.state != "scoring":
             return None
         task = tx.execute(TASK, {"id": copy.task_id}).one()
         return self.judge(tx, copy, task, report, artifacts, now)
@@ -108,8 +108,8 @@ class Verdicts:
 
     def unavailable(self, tx: Transaction, lease_id: str, now: float) -> None:
         """Scoring failed through no fault of the worker: no cooldown, no rejection, the slot is free again."""
-        copy = tx.execute(COPY, {"lease": lease_id}).one()
-        if copy.state != "scoring":
+        copy = held_copy(tx, lease_id)
+        if copy is None or copy.state != "scoring":
             return
         values = {
             "lease": lease_id,

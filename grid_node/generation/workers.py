@@ -11,7 +11,7 @@ from grid_node.clock import rfc3339
 from grid_node.database import Transaction
 from grid_node.generation.tables import LEASED, Copy, Worker
 from grid_node.settings import Settings
-from grid_node.statements import prepared
+from grid_node.statements import Prepared, prepared
 from grid_node.streams.service import Streams
 
 workers = Worker.__table__
@@ -24,6 +24,7 @@ RECENT = 20
 SEEN_EVERY = 5.0
 """Seconds between two writes of a worker's presence."""
 
+_LOOK = prepared(select(workers).where(workers.c.identity == bindparam("identity")))
 _WORKER = prepared(select(workers).where(workers.c.identity == bindparam("identity")).with_for_update())
 _NEW = prepared(
     text(
@@ -83,11 +84,20 @@ class Penalty:
 
 
 def worker_row(tx: Transaction, identity: str) -> Any:
-    """The worker's row, made if it is new."""
-    row = tx.execute(_WORKER, {"identity": identity}).one_or_none()
+    """The worker's row, held until the transaction ends; made if it is new."""
+    return _found(tx, _WORKER, identity)
+
+
+def known(tx: Transaction, identity: str) -> Any:
+    """The same without holding it: only to look at."""
+    return _found(tx, _LOOK, identity)
+
+
+def _found(tx: Transaction, statement: Prepared, identity: str) -> Any:
+    row = tx.execute(statement, {"identity": identity}).one_or_none()
     if row is None:
         tx.execute(_NEW, {"identity": identity})
-        row = tx.execute(_WORKER, {"identity": identity}).one()
+        row = tx.execute(statement, {"identity": identity}).one()
     return row
 
 

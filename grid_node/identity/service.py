@@ -36,6 +36,7 @@ TOUCH = 60.0
 
 _BY_HASH = prepared(select(rows).where(rows.c.hash == bindparam("hash")))
 _BY_ID = prepared(select(rows).where(rows.c.id == bindparam("id")))
+_HELD = prepared(select(rows).where(rows.c.id == bindparam("id")).with_for_update())
 _TOUCH = prepared(
     update(rows)
     .where(
@@ -136,9 +137,12 @@ class KeyService:
             self._uses[caller.key_id] = now
         return caller
 
-    def require(self, tx: Transaction, key_id: str, scope: str | None, now: float) -> Caller:
-        """The same holder again, read within the transaction that acts for it. Raises InvalidKey, Forbidden."""
-        row = tx.execute(_BY_ID, {"id": key_id}).one_or_none()
+    def require(self, tx: Transaction, key_id: str, scope: str | None, now: float, *, hold: bool = False) -> Caller:
+        """The same holder again, read within the transaction that acts for it. Raises InvalidKey, Forbidden.
+
+        `hold`: nobody else changes the key or counts against it until the transaction ends.
+        """
+        row = tx.execute(_HELD if hold else _BY_ID, {"id": key_id}).one_or_none()
         if row is None or not _in_force(row, now):
             raise InvalidKey()
         return _admitted(row, scope)

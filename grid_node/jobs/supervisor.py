@@ -57,6 +57,8 @@ class Supervisor:
         self._died = died
         self._interrupted = interrupted
         self._folder = settings.data_dir.resolve() / "jobs"
+        # the port tells apart nodes that share the folder: one must not take the other's processes for dead
+        self._note = f"owner-{settings.public_api_server_port}"
         self._children: dict[int, _Child] = {}
         self._not_before: dict[int, float] = {}
         self._pauses: dict[int, float] = {}
@@ -65,7 +67,7 @@ class Supervisor:
 
     def start(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        for note in self._folder.glob("owner-*"):
+        for note in self._folder.glob(f"{self._note}-*"):
             self._interrupted(note.read_text())
             note.unlink()
         for number in range(self._count):
@@ -113,7 +115,7 @@ class Supervisor:
 
     def _start_child(self, number: int) -> None:
         child = _Child(self._settings)
-        (self._folder / f"owner-{number}").write_text(child.owner)
+        (self._folder / f"{self._note}-{number}").write_text(child.owner)
         self._children[number] = child
 
     def _bury(self, number: int, child: _Child) -> None:

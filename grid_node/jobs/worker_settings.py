@@ -1,6 +1,7 @@
 """What the scorers need of the node's settings."""
 
 import os
+from typing import Any, cast
 
 from grid_node.scoring.settings import ScoringSettings
 from grid_node.settings import Settings
@@ -15,9 +16,9 @@ def scoring_settings(settings: Settings) -> ScoringSettings:
         max_splats=settings.scoring_max_splats,
         max_bytes=settings.scoring_max_bytes,
         view_size=settings.scoring_view_size,
-        up_axis=cast(UpAxis, settings.scoring_up_axis),
+        up_axis=cast(Any, settings.scoring_up_axis),
         previews=settings.scoring_previews,
         preview_size=settings.scoring_preview_size,
         threads=threads,
-        backend=cast(Backend, settings.scoring_backend),
+        backend=cast(Any, settings.scoring_backend),
     )

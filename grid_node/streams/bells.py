@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 import threading
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,11 @@ from typing import Any
 import redis
 
 log = logging.getLogger(__name__)
+
+
+REST = 0.005
+"""Seconds after a ring in which further ones are part of it: hundreds of commits a second need but some looks."""
+HAS_PROC = Path("/proc/self/fd").is_dir()
 
 
 class Bells:
@@ -28,6 +34,12 @@ class Bells:
         self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._sender.setblocking(False)
         self._listener: socket.socket | None = None
+        self._rest = threading.Event()
+        # The name of such a socket has at most 107 bytes, the folder's own may have more.
+        self._handle = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def _address(self, name: str) -> str:
+        return f"/proc/self/fd/{self._handle}/{name}" if HAS_PROC else str(self._folder / name)
 
     def ring(self) -> None:
         """Never waits, never raises: a full or dead socket is passed over."""
@@ -35,7 +47,7 @@ class Bells:
             if path == self._own:
                 continue
             try:
-                self._sender.sendto(b"!", str(path))
+                self._sender.sendto(b"!", self._address(path.name))
             except BlockingIOError:
                 pass
             except OSError as error:
@@ -46,13 +58,15 @@ class Bells:
         """Call `heard` for each ring, in a thread of its own; many rings may become one call."""
         self._own.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._listener.bind(str(self._own))
+        self._listener.bind(self._address(self._own.name))
         threading.Thread(target=self._loop, args=(self._listener, heard), name="grid-bell", daemon=True).start()
 
     def _loop(self, listener: socket.socket, heard: Callable[[], None]) -> None:
         while True:
             try:
                 listener.recv(16)
+                self._rest.wait(REST)
+                _drain(listener)
             except OSError:
                 return
             try:
@@ -65,6 +79,19 @@ class Bells:
         if self._listener is not None:
             self._listener.close()
         self._sender.close()
+        os.close(self._handle)
+
+
+def _drain(listener: socket.socket) -> None:
+    """Take every ring that is there already."""
+    listener.setblocking(False)
+    try:
+        while listener.recv(16):
+            pass
+    except BlockingIOError:
+        pass
+    finally:
+        listener.setblocking(True)
 
 
 class RedisBells:
@@ -79,7 +106,7 @@ class RedisBells:
 
     def __init__(self, url: str) -> None:
         self._client = redis.Redis.from_url(url, socket_timeout=10, socket_connect_timeout=5)
-        self._name = f"{socket.gethostname()}:{os.getpid()}".encode()
+        self._name = uuid.uuid4().hex.encode()
         self._wanted = threading.Event()
         self._stopping = threading.Event()
         threading.Thread(target=self._publish, name="grid-redis-ring", daemon=True).start()

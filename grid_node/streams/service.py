@@ -39,7 +39,7 @@ _TAIL = prepared(
     .limit(TAIL_PAGE)
 )
 OVERLAP = 256
-"""Entries that are read again by each tail: PostgreSQL hands out ids before it commits them."""
+"""Ids below the newest one that may still be missing: PostgreSQL hands out ids before it commits them."""
 
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -93,6 +93,27 @@ class Subscription:
         self._streams.unsubscribe(self)
 
 
+class _Tail:
+    """Which ids were seen: every one up to `floor`, and some above it while earlier ones are still missing."""
+
+    def __init__(self, floor: int) -> None:
+        self.floor = floor
+        self._above: set[int] = set()
+
+    def is_new(self, number: int) -> bool:
+        """Whether this id is seen for the first time."""
+        if number <= self.floor or number in self._above:
+            return False
+        self._above.add(number)
+        if number - OVERLAP > self.floor:  # what is missing so long was rolled back
+            self.floor = number - OVERLAP
+            self._above = {one for one in self._above if one > self.floor}
+        while self.floor + 1 in self._above:
+            self.floor += 1
+            self._above.remove(self.floor)
+        return True
+
+
 class Streams:
     """All streams of the node, and this process's subscribers to them."""
 
@@ -100,7 +121,8 @@ class Streams:
         self._store = store
         self._subscribers: dict[str, list[Subscription]] = defaultdict(list)
         self._lock = threading.RLock()
-        self._tail = 0
+        self._looking = threading.Lock()
+        self._tail = _Tail(0)
         self.ring: Callable[[], None] = lambda: None
         """Called after a commit that appended; app.py makes it ring the other processes."""
 
@@ -151,25 +173,28 @@ class Streams:
 
     def start_tail(self) -> None:
         """Announce, from here on, what other processes append."""
-        self._tail = self._store.read(lambda tx: tx.execute(_NEWEST).scalar()) or 0
+        self._tail = _Tail(self._store.read(lambda tx: tx.execute(_NEWEST).scalar()) or 0)
 
     def poll(self) -> bool:
-        """Announce entries that this process has not announced; true if another process wrote any."""
-        start = max(0, self._tail - OVERLAP)
-        before = self._tail
-        while True:
-            rows = self._store.read(partial(_tail_after, start=start))
-            for row in rows:
-                if row.stream in self._subscribers:
-                    self._offer(Entry(row.stream, row.seq, json.loads(row.body), row.body))
-            if rows:
+        """Announce entries that this process has not announced; true if there are any since the last look."""
+        with self._looking:  # a bell may come in the middle of a look
+            found = False
+            start = self._tail.floor
+            while True:
+                rows = self._store.read(partial(_tail_after, start=start))
+                for row in rows:
+                    if self._tail.is_new(row.id):
+                        found = True
+                        if row.stream in self._subscribers:
+                            self._offer(Entry(row.stream, row.seq, json.loads(row.body), row.body))
+                if len(rows) < TAIL_PAGE:
+                    return found
                 start = rows[-1].id
-                self._tail = max(self._tail, start)
-            if len(rows) < TAIL_PAGE:
-                return self._tail > before
 
     def purge(self, tx: Transaction, older_than: float) -> int:
-        return tx.execute(delete(entries).where(entries.c.at < older_than)).rowcount
+        """The newest entry stays: SQLite would give its id away again, and no tail would see who has it next."""
+        newest = select(func.max(entries.c.id)).scalar_subquery()
+        return tx.execute(delete(entries).where(entries.c.at < older_than, entries.c.id < newest)).rowcount
 
     def _announce(self, entry: Entry) -> None:
         self._offer(entry)

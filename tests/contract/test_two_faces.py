@@ -12,16 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.integration.http.conftest import (  # noqa: F401 - fixtures
-    HTTP,
-    Client,
-    client,
-    new_client,
-    node,
-    worker_key,
-)
 from tests.integration.sockets import Socket
 from tests.integration.sockets import worker as socket_worker
+from tests.text_node import HTTP
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -38,10 +31,20 @@ def shape(body: Any) -> Any:
     return MOMENT.sub("<time>", UUID.sub("<id>", body)) if isinstance(body, str) else body
 
 
+@pytest.fixture
+def node(text_node):
+    return text_node
+
+
+@pytest.fixture
+def new_client(new_text_client):
+    return new_text_client
+
+
 class Faces:
     """A client and a worker that speak each operation both ways."""
 
-    def __init__(self, url: str, client_key: str, worker_key: str) -> None:  # noqa: F811
+    def __init__(self, url: str, client_key: str, worker_key: str) -> None:
         self.event = Socket(url, api_key=client_key)
         self.worker = socket_worker(url, worker_key, "by-event", kinds=["text"])
         self.http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {client_key}"}, **HTTP)
@@ -78,7 +81,7 @@ class Faces:
             "/worker/tasks/pull", content=text(payload)
         )
 
-    def leases(self, client: Any) -> tuple[Any, Any]:  # noqa: F811
+    def leases(self, client: Any) -> tuple[Any, Any]:
         """A task for each worker, and their leases."""
         made = []
         for pull in (lambda p: self.worker.call("pull_task", p), self.pull_by_route):
@@ -119,14 +122,14 @@ def assert_same(both: tuple[Any, httpx.Response], status: int, code: str | None 
 
 
 @pytest.fixture(scope="module")
-def faces(node):  # noqa: F811
-    made = Faces(node.url, node.add_key("both"), node.add_key("both-workers", ("worker",)))
+def faces(text_node):
+    made = Faces(text_node.url, text_node.add_key("both"), text_node.add_key("both-workers", ("worker",)))
     yield made
     made.close()
 
 
 @pytest.fixture
-def own(node, faces, new_client):  # noqa: F811
+def own(node, faces, new_client):
     """A client whose key both faces use in this test alone."""
     made = new_client()
     both = Faces.__new__(Faces)
@@ -152,7 +155,7 @@ def test_a_replay(own):
 
 
 def test_status_list_resume_and_cancel(own):
-    faces, client = own  # noqa: F811
+    faces, client = own
     first, second = (client.submit(kind="text_to_3d")["id"] for _ in range(2))
     assert_same(faces.status(first), 200)
     assert_same(faces.status(first, after_seq=1, wait_s=0), 200)
@@ -167,7 +170,7 @@ def test_status_list_resume_and_cancel(own):
 
 
 def test_the_whole_way_of_a_worker(own):
-    faces, client = own  # noqa: F811
+    faces, client = own
     leases = faces.leases(client)
     assert shape(leases[0]) == shape(leases[1])
     ids = (leases[0]["lease_id"], leases[1]["lease_id"])
@@ -189,7 +192,7 @@ def test_the_whole_way_of_a_worker(own):
 
 
 def test_skip(own):
-    faces, client = own  # noqa: F811
+    faces, client = own
     leases = faces.leases(client)
     assert_same(faces.on_lease("skip", (leases[0]["lease_id"], leases[1]["lease_id"]), reason="too hard"), 200)
 
@@ -228,7 +231,7 @@ def test_a_request_that_is_none(faces, payload, status, code):
 
 
 def test_the_same_idempotency_key_with_other_fields(own):
-    faces, client = own  # noqa: F811
+    faces, client = own
     client.submit(kind="text_to_3d", idempotency_key="k")
     assert_same(faces.generate({"prompt": "another", "idempotency_key": "k"}), 409, "idempotency_conflict")
 
@@ -236,7 +239,7 @@ def test_the_same_idempotency_key_with_other_fields(own):
 @pytest.mark.parametrize(
     ("limits", "code"), [({"max_requests": 0}, "rate_limited"), ({"max_concurrent": 1}, "too_many_active_tasks")]
 )
-def test_no_room_for_a_task(node, new_client, limits, code):  # noqa: F811
+def test_no_room_for_a_task(node, new_client, limits, code):
     limited = new_client(**limits)
     if "max_concurrent" in limits:
         limited.submit(kind="text_to_3d")
@@ -249,7 +252,7 @@ def test_no_room_for_a_task(node, new_client, limits, code):  # noqa: F811
 
 
 def test_a_full_queue(own):
-    faces, client = own  # noqa: F811
+    faces, client = own
     while client.http.post("/tasks", json={"prompt": "hello"}).status_code == 201:
         pass
     assert_same(faces.generate({"prompt": "one more"}), 503, "queue_full")
@@ -266,7 +269,7 @@ def test_a_task_that_is_not_there(faces, task_id):
 
 
 def test_a_place_that_cannot_be(own):
-    faces, client = own  # noqa: F811
+    faces, client = own
     task = client.submit(kind="text_to_3d")["id"]
     assert_same(faces.resume(task, -1), 400, "invalid_payload")
     assert assert_same(faces.resume(task, 99), 409, "seq_ahead")["last_seq"] == 1
@@ -278,7 +281,7 @@ def test_a_place_that_cannot_be(own):
     assert_same(faces.tasks(status="lost"), 400, "invalid_payload")
 
 
-def test_keys_that_do_not_open_the_door(node):  # noqa: F811
+def test_keys_that_do_not_open_the_door(node):
     socket = Socket(node.url)
     nobody = socket.call("generate", {"prompt": "a"}), httpx.post(f"{node.url}/tasks", json={"prompt": "a"})
     assert_same(nobody, 401, "missing_key")
@@ -300,7 +303,7 @@ def test_a_pull_that_is_none(faces, payload):
     assert_same(faces.pull(payload), 400, "invalid_payload")
 
 
-def test_a_worker_that_nobody_knows(node, faces):  # noqa: F811
+def test_a_worker_that_nobody_knows(node, faces):
     socket = Socket(node.url, "/worker")
     answer = httpx.post(f"{node.url}/worker/tasks/pull", json={})
     assert_same((socket.call("pull_task", {}), answer), 401, "not_authenticated")
@@ -316,7 +319,7 @@ def test_a_lease_that_is_not_there(faces):
 
 
 def test_results_that_are_none(own):
-    faces, client = own  # noqa: F811
+    faces, client = own
     leases = faces.leases(client)
     ids = (leases[0]["lease_id"], leases[1]["lease_id"])
     good = {"format": "text", "sha256": hashlib.sha256(b"x").hexdigest(), "asset": b"x"}

@@ -13,20 +13,35 @@ from grid_node.clock import SystemClock
 from grid_node.database import DirectStore, make_engine
 from grid_node.generation.lifecycle import task_stream
 from grid_node.streams.service import Streams
-from tests.integration.http.conftest import (  # noqa: F401 - fixtures
-    GRACE,
-    PENDING_MAX,
-    QUEUE_MAX,
-    client,
-    new_client,
-    new_worker,
-    node,
-    worker,
-    worker_key,
-)
 from tests.nodes import until
+from tests.text_node import GRACE, PENDING_MAX, QUEUE_MAX
 
 WAIT = 30
+
+
+@pytest.fixture
+def node(text_node):
+    return text_node
+
+
+@pytest.fixture
+def new_client(new_text_client):
+    return new_text_client
+
+
+@pytest.fixture
+def client(new_client):
+    return new_client()
+
+
+@pytest.fixture
+def new_worker(new_text_worker):
+    return new_text_worker
+
+
+@pytest.fixture
+def worker(new_worker):
+    return new_worker()
 
 
 class Raw:
@@ -57,7 +72,7 @@ class Raw:
                 return int(self.socket.close_code or 1006), str(message.extra)
 
 
-def converse(node, scenario, path="/ws/generate", **options):  # noqa: F811
+def converse(node, scenario, path="/ws/generate", **options):
     """Run `scenario(raw)` on a connection of its own."""
 
     async def run():
@@ -68,7 +83,7 @@ def converse(node, scenario, path="/ws/generate", **options):  # noqa: F811
     return asyncio.run(run())
 
 
-def close_after(node, *messages):  # noqa: F811
+def close_after(node, *messages):
     """How the node ends a connection on which these messages are sent at once."""
 
     async def scenario(raw):
@@ -86,7 +101,7 @@ def prompt(**members):
 
 
 @pytest.mark.parametrize("path", ["/ws/generate", "/ws/generate/"])
-def test_started_and_best_results_then_1000(node, client, worker, path):  # noqa: F811
+def test_started_and_best_results_then_1000(node, client, worker, path):
     async def scenario(raw):
         await raw.say({"api_key": client.key}, prompt())
         await asyncio.to_thread(worker.serve, "hello")
@@ -103,7 +118,7 @@ def test_started_and_best_results_then_1000(node, client, worker, path):  # noqa
     assert [miner["data_format"] for miner in best["statistics"]["miners"]] == ["text"]
 
 
-def test_extended_clients_hear_every_status(node, client, worker):  # noqa: F811
+def test_extended_clients_hear_every_status(node, client, worker):
     async def scenario(raw):
         await raw.say({"api_key": client.key}, prompt(extended=True, send_first_results=True))
         await asyncio.to_thread(worker.serve)
@@ -114,7 +129,7 @@ def test_extended_clients_hear_every_status(node, client, worker):  # noqa: F811
     assert statuses == ["queued", "started", "first_results", "best_results"]
 
 
-def test_unknown_members_are_ignored(node, client, worker):  # noqa: F811
+def test_unknown_members_are_ignored(node, client, worker):
     async def scenario(raw):
         await raw.say({"api_key": client.key, "app": "x"}, prompt(colour="red"))
         await asyncio.to_thread(worker.serve)
@@ -123,7 +138,7 @@ def test_unknown_members_are_ignored(node, client, worker):  # noqa: F811
     assert converse(node, scenario) == (1000, "")
 
 
-def test_a_lost_connection_is_resumed_and_misses_nothing(node, client, worker):  # noqa: F811
+def test_a_lost_connection_is_resumed_and_misses_nothing(node, client, worker):
     async def lost(raw):
         await raw.say({"api_key": client.key}, prompt())
         lease = await asyncio.to_thread(worker.pull)
@@ -138,7 +153,7 @@ def test_a_lost_connection_is_resumed_and_misses_nothing(node, client, worker): 
     assert converse(node, resumed) == ((1000, ""), [3])
 
 
-def test_an_ended_task_is_told_again(node, client, worker):  # noqa: F811
+def test_an_ended_task_is_told_again(node, client, worker):
     task = client.submit()
     worker.serve()
     last = client.ended(task["id"])["seq"]
@@ -146,7 +161,7 @@ def test_an_ended_task_is_told_again(node, client, worker):  # noqa: F811
     assert close_after(node, {"api_key": client.key}, {"resume": {"task_id": task["id"], "after_seq": last}})[0] == 1000
 
 
-def test_a_client_that_stays_away_has_its_task_cancelled(node, client, worker):  # noqa: F811
+def test_a_client_that_stays_away_has_its_task_cancelled(node, client, worker):
     async def leave(raw):
         await raw.say({"api_key": client.key}, prompt())
         await asyncio.to_thread(worker.pull)
@@ -157,7 +172,7 @@ def test_a_client_that_stays_away_has_its_task_cancelled(node, client, worker): 
     assert listed(client, task_id)["error"]["code"] == "client_gone"
 
 
-def test_a_client_that_reads_its_task_elsewhere_has_not_gone(node, client, worker):  # noqa: F811
+def test_a_client_that_reads_its_task_elsewhere_has_not_gone(node, client, worker):
     async def leave(raw):
         await raw.say({"api_key": client.key}, prompt())
         lease = await asyncio.to_thread(worker.pull)
@@ -170,12 +185,12 @@ def test_a_client_that_reads_its_task_elsewhere_has_not_gone(node, client, worke
     assert client.ended(task_id)["status"] == "best_results"
 
 
-def listed(client, task_id):  # noqa: F811
+def listed(client, task_id):
     """The task as the list has it; looking at a list is no sign of life."""
     return next(task for task in client.http.get("/tasks").json()["tasks"] if task["id"] == task_id)
 
 
-def test_plain_http_is_told_to_upgrade(node, client):  # noqa: F811
+def test_plain_http_is_told_to_upgrade(node, client):
     answer = client.http.get("/ws/generate/")
     assert (answer.status_code, answer.json()["code"]) == (426, "upgrade_required")
     assert answer.headers["Upgrade"] == "websocket"
@@ -185,12 +200,12 @@ def test_plain_http_is_told_to_upgrade(node, client):  # noqa: F811
 
 
 @pytest.mark.parametrize("scopes", [None, ("worker",)])
-def test_4003_for_a_key_that_does_not_open_the_door(node, scopes):  # noqa: F811
+def test_4003_for_a_key_that_does_not_open_the_door(node, scopes):
     key = "no-such-key-000000" if scopes is None else node.add_key("other", scopes)
     assert close_after(node, {"api_key": key}, prompt()) == (4003, "Invalid API Key")
 
 
-def test_4003_while_it_waits_when_its_key_is_removed(node, new_client):  # noqa: F811
+def test_4003_while_it_waits_when_its_key_is_removed(node, new_client):
     owner = new_client()
 
     async def scenario(raw):
@@ -202,11 +217,11 @@ def test_4003_while_it_waits_when_its_key_is_removed(node, new_client):  # noqa:
     assert converse(node, scenario) == (4003, "Invalid API Key")
 
 
-def test_4404_when_nobody_can_do_it(node, client, new_worker):  # noqa: F811
+def test_4404_when_nobody_can_do_it(node, client, new_worker):
     async def scenario(raw):
         await raw.say({"api_key": client.key}, prompt(extended=True))
-        for worker in (new_worker(), new_worker(), new_worker()):  # noqa: F402
-            await asyncio.to_thread(worker.serve, "say hello")  # the prompt itself is no answer
+        for one in (new_worker(), new_worker(), new_worker()):
+            await asyncio.to_thread(one.serve, "say hello")  # the prompt itself is no answer
         return await raw.closed(), raw.frames[-1]
 
     end, last = converse(node, scenario)
@@ -214,7 +229,7 @@ def test_4404_when_nobody_can_do_it(node, client, new_worker):  # noqa: F811
     assert (last["status"], last["error"]["code"], last["error"]["rejected"]) == ("failed", "all_workers_failed", 3)
 
 
-def test_4404_after_a_cancel(node, client):  # noqa: F811
+def test_4404_after_a_cancel(node, client):
     async def scenario(raw):
         await raw.say({"api_key": client.key}, prompt(kind="text_to_3d", extended=True))
         await raw.hear()
@@ -227,24 +242,24 @@ def test_4404_after_a_cancel(node, client):  # noqa: F811
 
 
 @pytest.mark.parametrize("task_id", ["0" * 36, "nonsense"])
-def test_4404_for_a_task_that_is_not_there(node, client, task_id):  # noqa: F811
+def test_4404_for_a_task_that_is_not_there(node, client, task_id):
     assert close_after(node, {"api_key": client.key}, {"resume": {"task_id": task_id}}) == (4404, "Task not found")
 
 
-def test_4404_for_another_keys_task(node, client, new_client):  # noqa: F811
+def test_4404_for_another_keys_task(node, client, new_client):
     task = new_client().submit(kind="text_to_3d")
     end = close_after(node, {"api_key": client.key}, {"resume": {"task_id": task["id"]}})
     assert end == (4404, "Task not found")
 
 
-def test_4429_right_after_the_key_when_its_window_is_used_up(node, new_client):  # noqa: F811
+def test_4429_right_after_the_key_when_its_window_is_used_up(node, new_client):
     small = new_client(max_requests=1)
     small.submit(kind="text_to_3d")
     assert close_after(node, {"api_key": small.key}) == (4429, "Too Many Requests")
     assert close_after(node, {"api_key": small.key}, prompt()) == (4429, "Too Many Requests")
 
 
-def test_a_key_without_room_may_still_resume(node, new_client, worker):  # noqa: F811
+def test_a_key_without_room_may_still_resume(node, new_client, worker):
     small = new_client(max_requests=1)
     task = small.submit()
     worker.serve()
@@ -252,7 +267,7 @@ def test_a_key_without_room_may_still_resume(node, new_client, worker):  # noqa:
     assert close_after(node, {"api_key": small.key}, {"resume": {"task_id": task["id"]}})[0] == 1000
 
 
-def test_4429_for_too_many_unfinished_tasks(node, new_client):  # noqa: F811
+def test_4429_for_too_many_unfinished_tasks(node, new_client):
     busy = new_client(max_concurrent=1)
     busy.submit(kind="text_to_3d")
 
@@ -267,7 +282,7 @@ def test_4429_for_too_many_unfinished_tasks(node, new_client):  # noqa: F811
     assert refusal["error"]["retry_after"] > 0
 
 
-def test_4500_when_scoring_fails(node, client, worker):  # noqa: F811
+def test_4500_when_scoring_fails(node, client, worker):
     """Another process of the node finds that scoring is broken, and says so in the task's stream."""
 
     async def scenario(raw):
@@ -280,7 +295,7 @@ def test_4500_when_scoring_fails(node, client, worker):  # noqa: F811
     assert converse(node, scenario) == (4500, "Internal Server Error")
 
 
-def fail_scoring(node, task_id, seq):  # noqa: F811
+def fail_scoring(node, task_id, seq):
     store = DirectStore(make_engine(f"sqlite:///{node.data / 'grid.db'}"))
     error = {"code": "scoring_unavailable", "error": "Scoring is not available"}
     body = {"task_id": task_id, "seq": seq, "status": "failed", "at": "", "error": error}
@@ -310,16 +325,16 @@ def fail_scoring(node, task_id, seq):  # noqa: F811
         '{"resume":{"task_id":"x","after_seq":-1}}',
     ],
 )
-def test_4400_for_a_second_frame_that_is_no_request(node, client, frame):  # noqa: F811
+def test_4400_for_a_second_frame_that_is_no_request(node, client, frame):
     assert close_after(node, {"api_key": client.key}, frame) == (4400, "Bad Message")
 
 
 @pytest.mark.parametrize("frame", ["", "nonsense", "[]", "{}", '{"api_key":7}', '{"api_key":null}'])
-def test_4400_for_a_first_frame_that_is_no_auth(node, frame):  # noqa: F811
+def test_4400_for_a_first_frame_that_is_no_auth(node, frame):
     assert close_after(node, frame) == (4400, "Bad Message")
 
 
-def test_4400_for_a_binary_frame(node):  # noqa: F811
+def test_4400_for_a_binary_frame(node):
     async def scenario(raw):
         await raw.socket.send_bytes(b'{"api_key":"x"}')
         return await raw.closed()
@@ -327,27 +342,27 @@ def test_4400_for_a_binary_frame(node):  # noqa: F811
     assert converse(node, scenario) == (4400, "Bad Message")
 
 
-def test_4400_for_anything_but_cancel_after_the_prompt(node, client):  # noqa: F811
+def test_4400_for_anything_but_cancel_after_the_prompt(node, client):
     assert close_after(node, {"api_key": client.key}, prompt(kind="text_to_3d"), prompt()) == (4400, "Bad Message")
 
 
-def test_4408_without_auth_and_without_a_prompt(node, client):  # noqa: F811
+def test_4408_without_auth_and_without_a_prompt(node, client):
     assert close_after(node) == (4408, "Timeout")
     assert close_after(node, {"api_key": client.key}) == (4408, "Timeout")
 
 
-def test_4413_for_a_long_prompt_and_for_a_large_frame(node, client):  # noqa: F811
+def test_4413_for_a_long_prompt_and_for_a_large_frame(node, client):
     auth = {"api_key": client.key}
     assert close_after(node, auth, prompt(prompt="a" * 1025)) == (4413, "Prompt Too Long")
     assert close_after(node, auth, prompt(note="a" * 65536)) == (4413, "Message Too Large")
     assert close_after(node, "a" * 65537) == (4413, "Message Too Large")
 
 
-def test_1009_from_the_transport_above_256_kib(node):  # noqa: F811
+def test_1009_from_the_transport_above_256_kib(node):
     assert close_after(node, "a" * (256 * 1024 + 1))[0] == 1009
 
 
-def test_4503_when_the_queue_is_full(node, client):  # noqa: F811
+def test_4503_when_the_queue_is_full(node, client):
     for _ in range(QUEUE_MAX):
         client.http.post("/tasks", json={"prompt": "hello"})
     assert close_after(node, {"api_key": client.key}, prompt()) == (4503, "Service Unavailable")
@@ -355,7 +370,7 @@ def test_4503_when_the_queue_is_full(node, client):  # noqa: F811
         client.http.delete(f"/tasks/{task['id']}")
 
 
-def test_4503_when_too_many_have_not_shown_a_key(node, client):  # noqa: F811
+def test_4503_when_too_many_have_not_shown_a_key(node, client):
     async def run():
         async with aiohttp.ClientSession() as session:
             silent = [await session.ws_connect(f"{node.url}/ws/generate") for _ in range(PENDING_MAX)]
@@ -368,7 +383,7 @@ def test_4503_when_too_many_have_not_shown_a_key(node, client):  # noqa: F811
     assert asyncio.run(run()) == (4503, "Service Unavailable")
 
 
-def test_1001_at_the_end_of_the_node_and_the_task_lives_on(node, client, worker):  # noqa: F811
+def test_1001_at_the_end_of_the_node_and_the_task_lives_on(node, client, worker):
     async def scenario(raw):
         await raw.say({"api_key": client.key}, prompt())
         lease = await asyncio.to_thread(worker.pull)

@@ -45,6 +45,12 @@ class _OrderedEngine(engineio.Client):
             self.ws.close = functools.partial(self.ws.close, timeout=CLOSE_TIMEOUT)
         super().disconnect(abort or threading.current_thread() is self.read_loop_task, reason)
 
+    def _reset(self) -> None:
+        """The stock client forgets the socket of a connection that broke and leaves it open."""
+        super()._reset()
+        if self.ws is not None:
+            self.ws.shutdown()
+
 
 class _OrderedClient(socketio.Client):
     def _engineio_client_class(self) -> type[engineio.Client]:

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from tests.integration.http.conftest import QUEUE_MAX
+from tests.text_node import QUEUE_MAX
 
 
 def test_a_task_goes_from_post_to_its_bytes(client, worker):

@@ -17,9 +17,11 @@ from grid_node.clock import SystemClock
 from grid_node.database import DirectStore, make_engine
 from grid_node.identity.epistula import body_digest
 from grid_node.identity.hotkeys import format_signature, result_bytes
+from grid_node.identity.node_key import NodeKey
 from grid_node.identity.standing import AllowList
-from tests.integration.http.conftest import HTTP
+from grid_node.settings import Settings
 from tests.nodes import LiveNode, until
+from tests.text_node import HTTP, Client
 
 MIB = 1024 * 1024
 
@@ -264,15 +266,10 @@ def signer(chain_node, keypair):
 
 def node_hotkey(node: LiveNode) -> str:
     """As the node names itself in its log-in challenge: read from its own key."""
-    from grid_node.identity.node_key import NodeKey
-    from grid_node.settings import Settings
-
     return NodeKey.load(Settings.load({}, data_dir=node.data)).hotkey
 
 
 def test_a_signed_worker_takes_a_task_and_hands_it_in(chain_node, signer, keypair):
-    from tests.integration.http.conftest import Client
-
     client = Client(chain_node)
     client.submit()
     lease = signer.send("POST", "/worker/tasks/pull", b'{"kinds":["text"],"wait_s":10}').json()["task"]
@@ -299,8 +296,6 @@ def test_a_signature_covers_body_and_address(signer):
 
 
 def test_a_signed_upload_covers_each_piece(chain_node, signer):
-    from tests.integration.http.conftest import Client
-
     client = Client(chain_node)
     client.submit()
     lease = signer.send("POST", "/worker/tasks/pull", b'{"kinds":["text"],"wait_s":10}').json()["task"]
