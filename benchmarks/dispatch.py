@@ -109,7 +109,6 @@ def node_running() -> Iterator[Node]:
         "GRID_WORKER_API_KEYS": "true",
         "GRID_SCORING_PROCESSES": "1",
         "GRID_LOG_LEVEL": "error",
-        "GRID_ASYNC_MODE": "eventlet",
         "PYTHONWARNINGS": "ignore",
     }
     output_of(sys.executable, "-m", "flask", "--app", "app", "db", "upgrade", "-d", "migrations", **settings)

@@ -9,7 +9,7 @@ import socket
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ def wait_for_port(port: int, process: subprocess.Popen[Any]) -> None:
             time.sleep(0.05)
         else:
             return
-    raise RuntimeError(f"server did not start: {process.args}")
+    raise RuntimeError(f"server did not start: {process.args!r}")
 
 
 def stop(process: subprocess.Popen[Any], seconds: float = 20.0) -> None:
@@ -89,7 +89,7 @@ Figures = dict[str, float]
 Rounds = dict[str, dict[str, list[float]]]
 
 
-def interleaved(rounds: int, runs: dict[str, Callable[[], Figures]]) -> Rounds:
+def interleaved(rounds: int, runs: Mapping[str, Callable[[], Figures]]) -> Rounds:
     """Measure each of `runs` once a round; who begins moves on by one from round to round."""
     results: Rounds = {name: {} for name in runs}
     names = list(runs)

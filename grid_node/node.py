@@ -11,8 +11,8 @@ from grid_node.services import Services
 
 log = logging.getLogger(__name__)
 
-POLL_EVERY = 0.5
-"""Seconds between two looks at what other processes did, where no bell was heard."""
+POLL_EVERY = 0.4
+"""Seconds between two looks at what other processes did, where no bell was heard: news come within half a second."""
 SWEEP_EVERY = 5.0
 PURGE_EVERY = 600.0
 

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import text
+
 from grid_node.clock import SystemClock
 from grid_node.database import DirectStore, make_engine
 from grid_node.identity.service import KeyInfo, KeyService, NewKey
@@ -33,24 +35,44 @@ GENERATORS = {"text_to_3d": "procedural", "text": "text"}
 class LiveNode:
     """A node on a free port with a data folder of its own and workers of a private grid.
 
-    `settings` are settings of the node by name; `scoring_processes=0` leaves out the job process.
+    `settings` are settings of the node by name; `scoring_processes=0` leaves out the job process. With a
+    `database_url` its tables must be there.
     """
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def __init__(self, folder: Path, data: Path | None = None, **settings: Any) -> None:
         self.folder = folder
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / "node.log"
-        self.data = folder / "data"
+        self.data = data or folder / "data"
         self._settings = {"worker_api_keys": True, "async_mode": ASYNC_MODE, **settings}
         self._process: subprocess.Popen[bytes] | None = None
         self._workers: dict[str, list[subprocess.Popen[bytes]]] = {}
         self._worker_key = ""
         self._names = 0
+        folder.mkdir(parents=True, exist_ok=True)
         self.data.mkdir(parents=True, exist_ok=True)
-        shutil.copy(empty_database(), self.data / "grid.db")
-        self._engine = make_engine(f"sqlite:///{self.data / 'grid.db'}")
+        self._engine = make_engine(settings.get("database_url") or self._own_database())
         self.keys = KeyService(DirectStore(self._engine), SystemClock(), Settings.load({}))
+
+    def _own_database(self) -> str:
+        file = self.data / "grid.db"
+        if not file.exists():
+            shutil.copy(empty_database(), file)
+        return f"sqlite:///{file}"
+
+    def another(self, folder: Path, **settings: Any) -> "LiveNode":
+        """A second node of the same grid, beside this one, which has been started.
+
+        On SQLite it works in the same data folder; else in one of its own, with the keys that a grid shares.
+        """
+        settings = {**self._settings, **settings}
+        if not settings.get("database_url"):
+            return LiveNode(folder, self.data, **settings)
+        node = LiveNode(folder, **settings)
+        for name in ("node_hotkey", "node.secret"):
+            shutil.copy(self.data / name, node.data / name)
+        return node
 
     # --- the node -------------------------------------------------------------------------------------------------
 
@@ -168,9 +190,8 @@ class LiveNode:
         """The node has seen a pull of each of them."""
         assert all(worker.poll() is None for worker in self._workers[kind]), self._workers_log()
         with self._engine.connect() as connection:
-            seen = connection.exec_driver_sql(
-                "SELECT count(*) FROM workers WHERE identity LIKE ?", (f"key:%/{kind}-%",)
-            )
+            count_seen = text("SELECT count(*) FROM workers WHERE identity LIKE :name")
+            seen = connection.execute(count_seen, {"name": f"key:%/{kind}-%"})
             return int(seen.scalar() or 0) >= count
 
     def _workers_log(self) -> str:

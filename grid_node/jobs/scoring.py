@@ -18,6 +18,7 @@ from grid_node import logs
 from grid_node.blobs.store import Blobs
 from grid_node.clock import Clock
 from grid_node.database import Store, Transaction
+from grid_node.generation.holds import held_copy
 from grid_node.generation.tables import Copy, Task
 from grid_node.generation.verdicts import Verdicts
 from grid_node.jobs.tables import ScoringDeath
@@ -94,12 +95,16 @@ class ScoringJobs:
         now = self._clock.now()
         self._store.write(lambda tx: self._verdicts.record(tx, lease_id, report, artifacts, now))
 
-    def fail(self, lease_id: str, attempts: int) -> None:
-        """A fault of ours: try again later, or say that scoring is unavailable."""
-        self._store.write(lambda tx: self._fail(tx, lease_id, attempts))
+    def fail(self, lease_id: str, attempts: int, owner: str | None = None) -> None:
+        """A fault of ours: try again later, or say that scoring is unavailable. An `owner` whose claim somebody else
+        has taken over by now has no say any more."""
+        self._store.write(lambda tx: self._fail(tx, lease_id, attempts, owner))
 
-    def _fail(self, tx: Transaction, lease_id: str, attempts: int) -> None:
+    def _fail(self, tx: Transaction, lease_id: str, attempts: int, owner: str | None) -> None:
         now = self._clock.now()
+        copy = held_copy(tx, lease_id)
+        if copy is None or owner not in (None, copy.job_owner):
+            return
         if attempts >= self._settings.scoring_attempts:
             self._verdicts.unavailable(tx, lease_id, now)
             return
@@ -114,7 +119,7 @@ class ScoringJobs:
         for copy in tx.execute(_OF_OWNER, {"owner": owner}).all():
             if not tx.execute(_DIE_AGAIN, {"digest": copy.sha256}).rowcount:
                 tx.execute(insert(deaths), {"sha256": copy.sha256, "deaths": 1})
-            self._fail(tx, copy.lease_id, copy.job_attempts)
+            self._fail(tx, copy.lease_id, copy.job_attempts, owner)
 
     def interrupted(self, owner: str) -> None:
         """The job process `owner` ended with its node: its jobs start again, and nobody is to blame."""
@@ -170,14 +175,14 @@ class JobRunner:
     def _run(self, job: Any, lease_id: str, timeout: float) -> None:
         if self._jobs.quarantined(job.sha256):
             log.error("result %s is quarantined: it ended %d job processes", job.sha256, DEATHS_MAX)
-            self._jobs.fail(lease_id, 1_000_000)
+            self._jobs.fail(lease_id, 1_000_000, self._owner)
             return
         try:
             with self._watched(timeout):
                 report, artifacts = self._score(job)
         except Exception:
             log.exception("scoring of lease %s failed, attempt %d", lease_id, job.job_attempts)
-            self._jobs.fail(lease_id, job.job_attempts)
+            self._jobs.fail(lease_id, job.job_attempts, self._owner)
         else:
             self._jobs.finish(lease_id, report, artifacts)
             log.info("scored %s in %.2f s", report["score"], report["seconds"])

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import random
 from typing import Any
 
 import aiohttp
@@ -11,7 +12,9 @@ import pytest
 
 from grid_node.clock import SystemClock
 from grid_node.database import DirectStore, make_engine
-from grid_node.generation.lifecycle import task_stream
+from grid_node.generation.lifecycle import Lifecycle, task_stream
+from grid_node.generation.verdicts import Verdicts
+from grid_node.settings import Settings
 from grid_node.streams.service import Streams
 from tests.nodes import until
 from tests.text_node import GRACE, PENDING_MAX, QUEUE_MAX
@@ -405,3 +408,61 @@ def test_1001_at_the_end_of_the_node_and_the_task_lives_on(node, client, worker)
         return await raw.closed()
 
     assert converse(node, resumed) == (1000, "")
+
+
+# --- large assets -------------------------------------------------------------------------------------------------
+
+LARGE = random.Random(4).randbytes(6_000_001)
+
+
+@pytest.fixture
+def large_task(node, client, worker):
+    """A finished task whose best result is 6 MB; what its bytes are worth was another process's to say."""
+    task = client.submit(kind="text_to_3d")
+    lease = worker.pull(kinds=("text_to_3d",))
+    query = {"format": "ply", "sha256": hashlib.sha256(LARGE).hexdigest()}
+    handed_in = worker.http.post(f"/worker/leases/{lease['lease_id']}/result", params=query, content=LARGE)
+    assert handed_in.json()["state"] == "scoring"
+    accept(node, lease["lease_id"])
+    return client.ended(task["id"])
+
+
+def accept(node, lease_id):
+    store = DirectStore(make_engine(f"sqlite:///{node.data / 'grid.db'}"))
+    streams, settings = Streams(store), Settings.load({})
+    verdicts = Verdicts(streams, Lifecycle(streams, settings), settings)
+    report = {"score": 0.9, "accepted": True, "components": {}, "reasons": [], "scorer": "splat-1"}
+    store.write(lambda tx: verdicts.record(tx, lease_id, report, {}, SystemClock().now()))
+    store.close()
+
+
+def test_a_large_asset_arrives_whole_in_one_message(node, client, large_task):
+    async def scenario(raw):
+        await raw.say({"api_key": client.key}, {"resume": {"task_id": large_task["id"], "after_seq": 2}})
+        return await raw.closed(), raw.frames
+
+    end, (best,) = converse(node, scenario, max_msg_size=0)
+    assert end == (1000, "")
+    assert base64.b64decode(best["results"]["assets"], validate=True) == LARGE
+
+
+def test_a_client_that_takes_no_large_message_reads_the_asset_by_http(node, client, large_task):
+    async def scenario(raw):
+        await raw.say({"api_key": client.key}, {"resume": {"task_id": large_task["id"], "after_seq": 2}})
+        message = await asyncio.wait_for(raw.socket.receive(), WAIT)
+        return message.type, raw.socket.close_code
+
+    assert converse(node, scenario, autoclose=True) == (aiohttp.WSMsgType.ERROR, 1009)
+    part = client.http.get(large_task["results"][0]["url"], headers={"Range": "bytes=6000000-"})
+    assert (part.status_code, part.content) == (206, LARGE[6_000_000:])
+
+
+def test_a_form_that_was_never_made_is_sent_as_the_worker_sent_it(node, client, worker):
+    async def scenario(raw):
+        await raw.say({"api_key": client.key}, prompt(asset_format="spz"))
+        await asyncio.to_thread(worker.serve, "hello")
+        await raw.closed()
+        return raw.frames[-1]["results"]
+
+    results = converse(node, scenario)
+    assert (results["format"], base64.b64decode(results["assets"])) == ("text", b"hello")
