@@ -1,0 +1,177 @@
+"""Two nodes behind nginx with the configuration of deploy/: every face works through it, and streams are not held."""
+
+import contextlib
+import http.client
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import socketio
+from websockets.sync.client import connect
+
+from tests.nodes import ROOT, free_port, until
+from tests.several import Socket, generate, hand_in, pull, sockets, started_pair, worker
+
+NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
+pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
+WAIT = 20.0
+
+
+class Front:
+    """nginx before two nodes."""
+
+    def __init__(self, folder: Path, pair) -> None:
+        self.pair = pair
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._folder = folder
+        self._log = folder / "nginx.log"
+        self._process = None
+
+    def start(self) -> None:
+        file = self._folder / "nginx.conf"
+        file.write_text(self._configuration((ROOT / "deploy" / "nginx.conf").read_text()))
+        command = [NGINX, "-p", str(self._folder), "-c", str(file), "-e", str(self._log)]
+        subprocess.run([*command, "-t"], check=True, capture_output=True, timeout=WAIT)
+        self._process = subprocess.Popen([*command, "-g", "daemon off;"], stdout=subprocess.DEVNULL)
+        until(lambda: self.get("/healthz")[0] == 200, WAIT)
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(WAIT)
+
+    def _configuration(self, text: str) -> str:
+        """Ours, on ports and paths of the test."""
+        for name, node in (("node-1", self.pair.a), ("node-2", self.pair.b)):
+            text, count = re.subn(f"server {name}:8888", f"server 127.0.0.1:{node.port}", text)
+            assert count == 1
+        text, count = re.subn("listen 80;", f"listen 127.0.0.1:{self.port};", text)
+        assert count == 1
+        text = text.replace("/dev/stdout", str(self._folder / "access.log")).replace("/dev/stderr", str(self._log))
+        names = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        temporary = "".join(f"{name}_temp_path {self._folder}/{name};\n" for name in names)
+        text = re.sub("worker_processes auto;", "worker_processes 1;", text)
+        return f"pid {self._folder}/nginx.pid;\n" + text.replace("http {\n", "http {\n" + temporary, 1)
+
+    def get(self, path, address="127.0.0.1", **headers):
+        """Status and body of a request that comes from this address."""
+        with contextlib.closing(self.ask(path, address, **headers)) as answer:
+            return answer.status, answer.read()
+
+    def ask(self, path, address="127.0.0.1", **headers):
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, WAIT, source_address=(address, 0))
+            connection.request("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+            return connection.getresponse()
+        except ConnectionError:
+            return _Nobody()
+
+
+class _Nobody:
+    status = 0
+
+    def read(self):
+        return b""
+
+    def close(self):
+        pass
+
+
+@pytest.fixture(scope="module")
+def front(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("nginx")
+    folder.chmod(0o755)
+    with started_pair(folder, "sqlite", trusted_proxies=1, public_api_bad_keys=5) as pair:
+        made = Front(folder, pair)
+        made.start()
+        yield made
+        made.stop()
+
+
+@pytest.fixture
+def opened():
+    with sockets() as track:
+        yield track
+
+
+@pytest.fixture
+def hands(front, opened):
+    return opened(worker(front.pair.b.url, front.pair.worker_key, "behind"))
+
+
+def test_the_websocket_transport_goes_through(front, opened, hands):
+    client = opened(Socket(front.url, api_key=front.pair.a.add_key()))
+    generate(client)
+    hand_in(hands, pull(hands))
+    assert [update["status"] for update in client.wait_for("task_update", 2)] == ["started", "best_results"]
+
+
+@pytest.mark.parametrize("transports", [["polling"], ["polling", "websocket"]], ids="-".join)
+def test_the_polling_transport_stays_on_its_node(front, hands, transports):
+    updates = []
+    client = socketio.Client(reconnection=False)
+    client.on("task_update", updates.append)
+    client.connect(front.url, auth={"api_key": front.pair.a.add_key()}, transports=transports, wait_timeout=WAIT)
+    try:
+        for number in range(3):
+            answer = client.call("generate", {"prompt": "x", "kind": "text", "copies": 1}, timeout=WAIT)
+            assert answer["success"], answer
+            hand_in(hands, pull(hands))
+            until(lambda expected=2 * (number + 1): len(updates) == expected)
+        assert client.transport() == transports[-1]
+    finally:
+        client.disconnect()
+        client.shutdown()
+
+
+def test_server_sent_events_come_one_by_one(front, opened, hands):
+    key = front.pair.a.add_key()
+    task = generate(opened(Socket(front.url, api_key=key)))
+    with contextlib.closing(front.ask(f"/tasks/{task['id']}/events", Authorization=f"Bearer {key}")) as stream:
+        assert stream.status == 200
+        assert next_update(stream)["status"] == "queued"
+        lease = pull(hands)
+        assert next_update(stream)["status"] == "started"
+        hand_in(hands, lease)
+        assert next_update(stream)["status"] == "best_results"
+
+
+def next_update(stream):
+    """The next event's data; the read would time out if anything on the way kept it back."""
+    while not (line := stream.readline()).startswith(b"data:"):
+        assert line, "the stream ended"
+    return json.loads(line[5:])
+
+
+def test_the_raw_websocket_goes_through(front, hands):
+    with connect(f"ws://127.0.0.1:{front.port}/ws/generate/", proxy=None) as raw:
+        raw.send(json.dumps({"api_key": front.pair.a.add_key()}))
+        raw.send(json.dumps({"prompt": "a chair", "kind": "text", "copies": 1}))
+        lease = pull(hands)
+        assert json.loads(raw.recv(WAIT))["status"] == "started"
+        hand_in(hands, lease)
+        assert json.loads(raw.recv(WAIT))["status"] == "best_results"
+
+
+def test_wrong_keys_count_against_the_address_that_nginx_saw_whatever_the_client_claims(front):
+    def wrong(address, number):
+        claimed = f"203.0.113.{number}"
+        return front.get("/tasks", address, X_API_Key=f"wrong{number:040d}", X_Forwarded_For=claimed)[0]
+
+    assert [wrong("127.0.0.2", number) for number in range(7)] == [401] * 6 + [429]
+    assert wrong("127.0.0.3", 8) == 401
+
+
+def test_metrics_are_for_the_operators_network_alone(front):
+    assert front.get("/metrics")[0] == 403
+
+
+def test_a_node_that_is_gone_is_passed_over(front):
+    for node in (front.pair.a, front.pair.b):
+        node.kill()
+        assert [front.get("/healthz")[0] for _ in range(3)] == [200, 200, 200]
+        node.start()
+        until(lambda: front.get("/healthz")[0] == 200)
