@@ -67,7 +67,7 @@ def create_app(settings: Settings | None = None, *, clock: Clock | None = None, 
 
 def _database(app: Flask, settings: Settings) -> Engine:
     app.config["SQLALCHEMY_DATABASE_URI"] = settings.database
-    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = engine_options(settings.database, settings.db_pool)
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = engine_options(settings.database, settings.db_pool, settings.lock_timeout)
     db.init_app(app)
     Migrate(app, db, directory=str(Path(__file__).parent / "migrations"))
     with app.app_context():

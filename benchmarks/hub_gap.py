@@ -123,7 +123,8 @@ def main() -> None:
     text = [
         "# What clients feel while the node scores",
         "",
-        f"`python benchmarks/hub_gap.py --assets {options.assets} --splats {options.splats} --rounds {options.rounds}`. "
+        f"`python benchmarks/hub_gap.py --assets {options.assets} --splats {options.splats} "
+        f"--rounds {options.rounds}`. "
         "Median (lowest–highest) of the rounds; node, job process, worker and clients share the machine.",
         "",
         *measure.table(columns, rows),

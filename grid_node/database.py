@@ -106,38 +106,42 @@ class Store(Protocol):
     def close(self) -> None: ...
 
 
-def make_engine(url: str, *, pool: int = 32) -> Engine:
+def make_engine(url: str, *, pool: int = 32, lock_timeout: float = 5.0) -> Engine:
     """An engine with the node's pragmas: WAL and synchronous=FULL on SQLite, so that a commit is on disk."""
-    engine = create_engine(url, **engine_options(url, pool))
+    engine = create_engine(url, **engine_options(url, pool, lock_timeout))
     if engine.dialect.name == "sqlite":
         set_pragmas(engine)
     return engine
 
 
-POSTGRES_WAIT = 5
-"""Seconds that PostgreSQL may keep a unit waiting for a connection or for a lock."""
 _POSTGRES_ARGS = {
-    "connect_timeout": POSTGRES_WAIT,
+    "connect_timeout": 5,
     # a server or a network that went silent is given up, not waited for
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
-    # and the server frees what a node holds that vanished in the middle of a unit
-    "options": f"-c lock_timeout={POSTGRES_WAIT}s -c idle_in_transaction_session_timeout=30s",
 }
+_POSTGRES_IDLE = 30_000
+"""Milliseconds after which the server frees what a node holds that vanished in the middle of a unit."""
 
 
-def engine_options(url: str, pool: int) -> dict[str, Any]:
+def engine_options(url: str, pool: int, lock_timeout: float) -> dict[str, Any]:
+    """`lock_timeout`: seconds that PostgreSQL may keep a unit waiting for a connection or for a lock."""
     if url.startswith("sqlite"):
         return {"connect_args": {"check_same_thread": False, "timeout": 5, "cached_statements": 512}}
     return {
         "pool_size": pool,
         "max_overflow": 0,
-        "pool_timeout": POSTGRES_WAIT,
+        "pool_timeout": lock_timeout,
         "pool_pre_ping": True,
-        "connect_args": _POSTGRES_ARGS if url.startswith(("postgresql:", "postgresql+psycopg:")) else {},
+        "connect_args": _connect_args(lock_timeout) if url.startswith(("postgresql:", "postgresql+psycopg:")) else {},
     }
+
+
+def _connect_args(lock_timeout: float) -> dict[str, Any]:
+    limits = {"lock_timeout": round(lock_timeout * 1000), "idle_in_transaction_session_timeout": _POSTGRES_IDLE}
+    return {**_POSTGRES_ARGS, "options": " ".join(f"-c {name}={value}" for name, value in limits.items())}
 
 
 def set_pragmas(engine: Engine) -> None:

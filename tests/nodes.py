@@ -77,6 +77,10 @@ class LiveNode:
     # --- the node -------------------------------------------------------------------------------------------------
 
     @property
+    def is_running(self) -> bool:
+        return self._process is not None
+
+    @property
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid

@@ -50,12 +50,19 @@ def started_pair(folder: Path, kind: str, **settings: Any) -> Iterator[Pair]:
     with contextlib.ExitStack() as stack:
         shared = {**QUICK, **settings, **_shared(stack, folder, kind)}
         a = LiveNode(folder / "a", **shared)
-        stack.callback(a.stop)
+        stack.callback(_end, a)
         a.start()
         b = a.another(folder / "b", scoring_processes=0)
-        stack.callback(b.stop)
+        stack.callback(_end, b)
         b.start()
         yield Pair(kind, a, b, a.add_key("worker", ["worker"]))
+
+
+def _end(node: LiveNode) -> None:
+    """At once: how a node lets go of its connections is tested elsewhere."""
+    if node.is_running:
+        node.kill()
+    node.stop()
 
 
 def _shared(stack: contextlib.ExitStack, folder: Path, kind: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""References to blobs, kept in the same transaction as the rows that need them; the sweep spares what is referred to."""
+"""References to blobs, kept in the transaction of the rows that need them; the sweep spares what is referred to."""
 
 from collections.abc import Iterable
 

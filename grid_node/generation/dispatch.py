@@ -216,13 +216,17 @@ class Dispatcher:
         """Serve the waiting pulls once; returns how many leases were granted."""
         with self._lock:
             waiting = sorted(self._waiting.values(), key=lambda pull: pull.idle_since)
-        if not waiting:
-            return 0
+        return self._round(waiting) if waiting else 0
+
+    def _round(self, waiting: Sequence[Pull]) -> int:
         try:
             answers = self._store.write(partial(self._serve, waiting=waiting))
         except GridError as error:
             self._fail([pull for pull in waiting if pull.fresh], error)
             return 0
+        except Exception:
+            log.exception("a dispatch round of %d pulls failed", len(waiting))
+            return self._find_culprit(waiting)
         for pull, answer in answers:
             self._resolve(pull, answer)
         for pull in waiting:
@@ -231,9 +235,17 @@ class Dispatcher:
                 self.withdraw(pull)
         return sum(answer["task"] is not None for _, answer in answers)
 
+    def _find_culprit(self, waiting: Sequence[Pull]) -> int:
+        """By halves: the pull that breaks a round is refused, the others are served."""
+        if len(waiting) == 1:
+            self._fail(waiting, GridError())
+            return 0
+        middle = len(waiting) // 2
+        return self._round(waiting[:middle]) + self._round(waiting[middle:])
+
     def _fail(self, pulls: Iterable[Pull], error: GridError) -> None:
         for pull in pulls:
-            pull.error = error if error.status == 503 else StoreUnavailable(retry_after=1)
+            pull.error = error if error.status in (500, 503) else StoreUnavailable(retry_after=1)
             self.withdraw(pull)
 
     def _resolve(self, pull: Pull, answer: dict[str, Any]) -> None:

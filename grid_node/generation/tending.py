@@ -4,19 +4,21 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from grid_node.blobs.references import release
 from grid_node.clock import Clock
-from grid_node.database import Store, Transaction
+from grid_node.database import Store, Transaction, Unit
+from grid_node.errors import GridError
 from grid_node.generation.holds import hold
 from grid_node.generation.leases import Leases
 from grid_node.generation.lifecycle import Lifecycle
 from grid_node.generation.tables import LEASED, Copy, Heartbeat, Task
 from grid_node.settings import Settings
-from grid_node.statements import prepared
+from grid_node.statements import Prepared, prepared
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +28,8 @@ heartbeats = Heartbeat.__table__
 
 BATCH = 64
 """Rows put right in one transaction."""
+PUT_OFF = 60.0
+"""Seconds until a row that could not be put right is tried again."""
 DOWN_MAX = 600.0
 """Seconds by which a restart extends leases at most."""
 HEARTBEAT_EVERY = 5.0
@@ -37,6 +41,10 @@ _DUE = prepared(
     .where(tasks.c.finished_at.is_(None), tasks.c.due_at <= bindparam("now"))
     .order_by(tasks.c.due_at)
     .limit(bindparam("most"))
+)
+_PUT_OFF_TASK = prepared(update(tasks).where(tasks.c.id == bindparam("row")).values(due_at=bindparam("until")))
+_PUT_OFF_LEASE = prepared(
+    update(copies).where(copies.c.lease_id == bindparam("row")).values(lease_expires_at=bindparam("until"))
 )
 _NEXT = prepared(select(func.min(tasks.c.due_at)).where(tasks.c.finished_at.is_(None)))
 _EXPIRED = prepared(
@@ -107,9 +115,41 @@ class Tending:
     def tend(self) -> float:
         """Do everything that is due; returns when the next thing will be."""
         while (due := self._store.read(self._next_due)) <= self._clock.now():
-            self._store.write(self._expire_some)
-            self._store.write(self._settle_some)
+            try:
+                self._store.write(self._expire_some)
+                self._store.write(self._settle_some)
+            except GridError:
+                raise
+            except Exception:
+                log.exception("a batch of due rows failed; each is tried alone")
+                self._one_by_one()
         return due
+
+    def _one_by_one(self) -> None:
+        """What fails alone too is put off, so that one broken row holds up no other."""
+        at = {"now": self._clock.now(), "most": BATCH}
+        for copy in self._store.read(lambda tx: tx.execute(_EXPIRED, at).all()):
+            self._alone(partial(self._expire_one, copy=copy), copy.task_id, _PUT_OFF_LEASE, copy.lease_id)
+        for task in self._store.read(lambda tx: tx.execute(_DUE, at).all()):
+            self._alone(partial(self._settle_one, task_id=task.id), task.id, _PUT_OFF_TASK, task.id)
+
+    def _alone(self, unit: Unit[None], task_id: str, put_off: Prepared, row: str) -> None:
+        try:
+            self._store.write(unit)
+        except GridError:
+            raise
+        except Exception:
+            log.exception("task %s cannot be tended to; again in %.0f s", task_id, PUT_OFF)
+            until = self._clock.now() + PUT_OFF
+            self._store.write(lambda tx: tx.execute(put_off, {"row": row, "until": until}))
+
+    def _expire_one(self, tx: Transaction, copy: Any) -> None:
+        now = self._clock.now()
+        self._leases.expire(tx, copy, now)
+        self._lifecycle.settle(tx, copy.task_id, now)
+
+    def _settle_one(self, tx: Transaction, task_id: str) -> None:
+        self._lifecycle.settle(tx, task_id, self._clock.now())
 
     def _next_due(self, tx: Transaction) -> float:
         times = (tx.execute(_NEXT).scalar(), tx.execute(_NEXT_EXPIRY).scalar())

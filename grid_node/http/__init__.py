@@ -11,6 +11,7 @@ from grid_node.http.documents import make_api
 from grid_node.http.errors import register_errors
 from grid_node.http.face import HttpFace
 from grid_node.http.generate_socket import GenerateSockets
+from grid_node.http.idle import IdleConnections
 from grid_node.http.operations import observe_requests, operations_blueprint
 from grid_node.http.socket_route import register_socket
 from grid_node.http.tasks import TaskRoutes
@@ -26,7 +27,8 @@ def register_routes(app: Flask, services: Services, server: Any) -> HttpFace:
     observe_requests(app, services)
     register_errors(app, services)
     doorkeeper = register_auth(app, services)
-    connections, absences = Connections(), Absences(services)
+    connections, absences, idle = Connections(), Absences(services), IdleConnections()
+    idle.watch(app)
     uploads = WorkerUploads(services)
     api = make_api(app)
     api.register_blueprint(TaskRoutes(services, doorkeeper, connections, absences).blueprint())
@@ -34,4 +36,4 @@ def register_routes(app: Flask, services: Services, server: Any) -> HttpFace:
     app.register_blueprint(uploads.blueprint(doorkeeper))
     app.register_blueprint(operations_blueprint(services))
     register_socket(app, GenerateSockets(services, connections, absences))
-    return HttpFace(services, connections, absences, uploads)
+    return HttpFace(services, connections, idle, absences, uploads)

@@ -2,6 +2,7 @@
 
 from grid_node.http.absences import Absences
 from grid_node.http.connections import Connections
+from grid_node.http.idle import IdleConnections
 from grid_node.http.worker_uploads import WorkerUploads
 from grid_node.services import Services
 
@@ -10,10 +11,16 @@ class HttpFace:
     """Everything of HTTP that lasts longer than one answer."""
 
     def __init__(
-        self, services: Services, connections: Connections, absences: Absences, uploads: WorkerUploads
+        self,
+        services: Services,
+        connections: Connections,
+        idle: IdleConnections,
+        absences: Absences,
+        uploads: WorkerUploads,
     ) -> None:
         self._services = services
         self._connections = connections
+        self._idle = idle
         self._absences = absences
         self._uploads = uploads
 
@@ -33,6 +40,7 @@ class HttpFace:
 
     def shut_down(self) -> None:
         """Tell every connection that this process ends; returns when they have heard it."""
+        self._idle.shut_down()
         self._connections.shut_down()
 
     def connections(self) -> dict[str, int]:

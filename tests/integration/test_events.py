@@ -257,7 +257,7 @@ def introduce(node, sockets, keys, **changes):
 def test_a_registered_hotkey_works_with_signed_results(hotkey_node, allow_list, sockets):
     keys = keypair(1)
     allow_list.allow(bytes(keys.public_key))
-    socket, challenge, answer = introduce(hotkey_node, sockets, keys)
+    socket, _, answer = introduce(hotkey_node, sockets, keys)
     assert answer["success"], answer
     assert answer["message_type"] == "authenticated"
     client = sockets(Socket(hotkey_node.url, api_key=hotkey_node.add_key("client")))

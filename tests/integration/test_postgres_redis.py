@@ -1,4 +1,4 @@
-"""A node on PostgreSQL: its waits are green, it survives the database's absence; and jobs that go through Redis."""
+"""A node on PostgreSQL: its waits are green, and it survives the absence of its database."""
 
 import json
 import os
@@ -13,10 +13,8 @@ from contextlib import ExitStack
 import psycopg
 import pytest
 
-from grid_client.procedural import build
-from grid_client.splats import encode
 from tests.nodes import ROOT, LiveNode, until
-from tests.several import Line, Socket, generate, hand_in, pull, sockets, started_pair, tables, worker
+from tests.several import Line, Socket, generate, hand_in, pull, sockets, tables, worker
 from tests.stores import postgres_database
 
 pytestmark = pytest.mark.postgres
@@ -41,7 +39,12 @@ def line(database):
 def node(database, line, tmp_path_factory):
     url = database.replace(":5432/", f":{line.port}/")
     live = LiveNode(
-        tmp_path_factory.mktemp("postgres"), database_url=url, scoring_processes=0, public_api_settle=1, db_pool=POOL
+        tmp_path_factory.mktemp("postgres"),
+        database_url=url,
+        scoring_processes=0,
+        public_api_settle=1,
+        db_pool=POOL,
+        lock_timeout=1,
     )
     live.start()
     yield live
@@ -156,7 +159,9 @@ def test_without_its_database_the_node_says_so_and_works_again_when_it_is_back(n
     until(lambda: ask(node.url, key, "/readyz")[0] == 200)
     assert hand_in(hands, lease)["verdict"] == "accepted"
     client.wait_for("task_update", 2)
-    charges = "SELECT count(*) FROM tasks JOIN api_keys ON api_keys.id = tasks.key_id WHERE api_keys.name LIKE 'patient%'"
+    charges = (
+        "SELECT count(*) FROM tasks JOIN api_keys ON api_keys.id = tasks.key_id WHERE api_keys.name LIKE 'patient%'"
+    )
     assert direct.execute(charges).fetchone() == (1,)
     generate(client)
     assert pull(hands) is not None
@@ -185,18 +190,3 @@ def test_nodes_that_start_together_migrate_an_empty_database_once():
         ]
         outputs = [one.communicate(timeout=60)[0].decode() for one in migrating]
         assert [one.returncode for one in migrating] == [0, 0], outputs
-
-
-@pytest.mark.redis
-def test_a_result_handed_to_one_node_is_scored_by_the_other_and_its_worker_hears(tmp_path, opened):
-    with started_pair(tmp_path, "postgresql-redis", scoring_processes=1) as pair:
-        client = opened(Socket(pair.a.url, api_key=pair.a.add_key()))
-        hands = opened(worker(pair.b.url, pair.worker_key, "maker", kinds=["text_to_3d"]))
-        generate(client, kind="text_to_3d", prompt="a red donut")
-        lease = pull(hands, kinds=["text_to_3d"])
-        asset = encode(build(lease["prompt"], lease["seed"], "maker", splats=20_000), "spz")
-        assert hand_in(hands, lease, asset, "spz")["state"] == "scoring"
-        until(lambda: bool(hands.all("feedback")), 60)
-        feedback = hands.all("feedback")
-        assert [(told["verdict"], told["lease_id"]) for told in feedback] == [("accepted", lease["lease_id"])]
-        assert client.wait_for("task_update", 2)[-1]["results"]["score"] == feedback[0]["score"]

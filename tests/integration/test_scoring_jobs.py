@@ -93,8 +93,7 @@ class Workshop:
 
 
 @pytest.fixture
-def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workshop]:
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "numba"))
+def shop(tmp_path: Path) -> Iterator[Workshop]:
     with closing(Workshop(tmp_path)) as made:
         yield made
 

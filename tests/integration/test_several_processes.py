@@ -9,16 +9,21 @@ import urllib.request
 from collections import Counter
 
 import pytest
+from grid_client.procedural import build
+from grid_client.splats import encode
 
 from tests.nodes import until
 from tests.several import KINDS, Socket, TimedSocket, generate, hand_in, pull, sockets, started_pair, worker
 
+SCORING = "postgresql-redis"
+"""Where the first node runs a job process: the queue must reach over data folders."""
 ENDED = ("best_results", "failed", "cancelled")
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def pair(request, tmp_path_factory):
-    with started_pair(tmp_path_factory.mktemp("pair"), request.param) as running:
+    jobs = 1 if request.param == SCORING else 0
+    with started_pair(tmp_path_factory.mktemp("pair"), request.param, scoring_processes=jobs) as running:
         yield running
 
 
@@ -227,7 +232,9 @@ def assert_everything_once(pair, marks):
     numbers = [(copy.task_id, copy.n) for copy in copies if copy.n is not None]
     assert len(numbers) == len(set(numbers))
     streams = marks.replace("'", "'task:", 1).replace(" '", " 'task:")
-    entries = pair.rows(f"SELECT stream, seq, body FROM stream_entries WHERE stream IN ({streams}) ORDER BY stream, seq")
+    entries = pair.rows(
+        f"SELECT stream, seq, body FROM stream_entries WHERE stream IN ({streams}) ORDER BY stream, seq"
+    )
     by_stream = {}
     for entry in entries:
         by_stream.setdefault(entry.stream, []).append((entry.seq, json.loads(entry.body)["status"]))
@@ -246,6 +253,21 @@ def assert_in_order(updates):
         by_task.setdefault(update["task_id"], []).append(update["seq"])
     for seqs in by_task.values():
         assert seqs == list(range(2, len(seqs) + 2))
+
+
+def test_a_result_handed_to_one_node_is_scored_by_the_other_and_its_worker_hears(pair, opened):
+    if pair.kind != SCORING:
+        return
+    client = client_of(opened, pair.a, pair.a.add_key())
+    hands = worker_of(opened, pair, pair.b, "maker", kinds=["text_to_3d"])
+    generate(client, kind="text_to_3d", prompt="a red donut")
+    lease = pull(hands, kinds=["text_to_3d"])
+    asset = encode(build(lease["prompt"], lease["seed"], "maker", splats=20_000), "spz")
+    assert hand_in(hands, lease, asset, "spz")["state"] == "scoring"
+    until(lambda: bool(hands.all("feedback")), 60)
+    feedback = hands.all("feedback")
+    assert [(told["verdict"], told["lease_id"]) for told in feedback] == [("accepted", lease["lease_id"])]
+    assert client.wait_for("task_update", 2)[-1]["results"]["score"] == feedback[0]["score"]
 
 
 def test_when_a_node_is_killed_the_other_serves_on_and_its_leases_live_on(pair, opened):

@@ -156,7 +156,9 @@ def test_tasks_that_share_workers_end_at_the_same_time_without_waiting_in_a_circ
             grid.hand_in(worker, leases[task, worker], "0.9")
         grid.tasks.cancel(KEY, task)
 
-    faults = at_once(*[lambda task=task, turn=turn: finish(task, turn) for task, turn in zip(tasks, order, strict=True)])
+    faults = at_once(
+        *[lambda task=task, turn=turn: finish(task, turn) for task, turn in zip(tasks, order, strict=True)]
+    )
     assert faults == [None] * 6
     assert deadlocks == []
     assert all(grid.task(task)["status"] == "cancelled" for task in tasks)

@@ -201,5 +201,7 @@ def test_waiting_ends_with_the_first_entry_whoever_writes_it(store: Store, here:
 def test_old_entries_are_forgotten_and_young_ones_stay(store: Store, here: Streams, there: Writer) -> None:
     there.append(count=3)
     assert store.write(lambda tx: here.purge(tx, NOW)) == 0
+    store.write(lambda tx: here.append(tx, "task:b", 1, NOW + 2, {}))
     assert store.write(lambda tx: here.purge(tx, NOW + 1)) == 3
     assert here.after("task:a", 0) == []
+    assert len(here.after("task:b", 0)) == 1

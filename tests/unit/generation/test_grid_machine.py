@@ -32,6 +32,15 @@ MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 RESULTS = ["0.9", "0.7", "0.61", "0.2", "rubbish"]
 
 
+NO_COOLDOWNS = {
+    "worker_cooldown_low_score": 0.0,
+    "worker_cooldown_invalid": 0.0,
+    "worker_cooldown_expired": 0.0,
+    "worker_skips_free": 99,
+}
+"""So that few workers are enough to use up the attempts of a task."""
+
+
 class GridMachine(RuleBasedStateMachine):
     """Every rule is something that a client, a worker, a job process or the world may do at any time."""
 
@@ -44,10 +53,11 @@ class GridMachine(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(prefix="grid-test-", dir=MEMORY))
         shutil.copy(self.template, self.folder / "grid.db")
         self.store = DirectStore(make_engine(f"sqlite:///{self.folder / 'grid.db'}"))
-        self.grid = Grid(self.store)
+        self.grid = Grid(self.store, **NO_COOLDOWNS)
         self.numbers = itertools.count()
         self.asked: dict[str, str] = {}
         self.ended: dict[str, dict[str, Any]] = {}
+        self.slots: dict[str, int] = {}
 
     # --- clients
 
@@ -93,6 +103,16 @@ class GridMachine(RuleBasedStateMachine):
         except (AlreadySubmitted, LeaseClosed):
             pass
 
+    @rule(results=st.lists(st.sampled_from([*RESULTS, "skip"]), min_size=1, max_size=5))
+    def a_round_of_work(self, results: list[str]) -> None:
+        """One worker after the other takes what there is and ends it at once."""
+        for worker, result in zip(WORKERS, results, strict=False):
+            lease = self.grid.pull(worker)["task"]
+            if lease is not None and result == "skip":
+                self.grid.leases.skip(worker, lease["lease_id"])
+            elif lease is not None:
+                self.grid.hand_in(worker, lease, result)
+
     @rule(held=leases)
     def renew(self, held: tuple[str, dict[str, Any]]) -> None:
         try:
@@ -129,7 +149,7 @@ class GridMachine(RuleBasedStateMachine):
     def restart(self, down: float) -> None:
         clock = self.grid.clock
         clock.advance(down)
-        self.grid = Grid(self.store, clock)
+        self.grid = Grid(self.store, clock, **NO_COOLDOWNS)
         self.grid.tending.tend()
 
     # --- what must hold -------------------------------------------------------------------------------------------
@@ -169,6 +189,13 @@ class GridMachine(RuleBasedStateMachine):
             assert sum(copy.strong for copy in given if copy.extra) <= 1
             if task.finished_at is not None:
                 assert not any(copy.state in ("leased", "scoring") for copy in given)
+
+    @invariant()
+    def a_failed_copy_frees_its_slot_only_while_nothing_is_accepted(self) -> None:
+        for task in self.rows(tasks):
+            if task.first_result_at is not None:
+                assert task.open_slots <= self.slots.setdefault(task.id, task.copies)
+                self.slots[task.id] = task.open_slots
 
     @invariant()
     def what_has_ended_never_changes(self) -> None:
