@@ -255,9 +255,10 @@ def assert_in_order(updates):
         assert seqs == list(range(2, len(seqs) + 2))
 
 
+@pytest.mark.parametrize(
+    "pair", [pytest.param(SCORING, marks=[pytest.mark.postgres, pytest.mark.redis])], indirect=True
+)
 def test_a_result_handed_to_one_node_is_scored_by_the_other_and_its_worker_hears(pair, opened):
-    if pair.kind != SCORING:
-        return
     client = client_of(opened, pair.a, pair.a.add_key())
     hands = worker_of(opened, pair, pair.b, "maker", kinds=["text_to_3d"])
     generate(client, kind="text_to_3d", prompt="a red donut")

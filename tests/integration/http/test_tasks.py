@@ -1,9 +1,14 @@
 """Routes of clients against a real server."""
 
 import hashlib
+import os
+import signal
 
+import httpx
+import psutil
 import pytest
 
+from tests.nodes import LiveNode, until
 from tests.text_node import QUEUE_MAX
 
 
@@ -196,3 +201,14 @@ def test_the_openapi_page_needs_nothing_from_elsewhere(client):
     page = client.http.get("/schema/swagger").text
     assert "//" not in page.split("<script>")[0].replace("<!DOCTYPE html>", "")
     assert client.http.get("/schema/swagger-ui/swagger-ui-bundle.js").status_code == 200
+
+
+def test_a_kept_connection_does_not_hold_up_the_end_of_the_node(tmp_path):
+    """The node ends long before the grace that its server gives to connections in use."""
+    node = LiveNode(tmp_path, scoring_processes=0, shutdown_grace=200)
+    node.start()
+    with httpx.Client(base_url=node.url) as kept:
+        assert kept.get("/healthz").status_code == 200
+        os.kill(node.pid, signal.SIGTERM)
+        until(lambda: psutil.Process(node.pid).status() == psutil.STATUS_ZOMBIE, 15)
+    node.stop()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, precondition, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, precondition, rule
 from sqlalchemy import select
 
 from grid_node.database import DirectStore, make_engine
@@ -66,7 +66,7 @@ class GridMachine(RuleBasedStateMachine):
         copies=st.integers(1, 3),
         kind=st.sampled_from(["graded", "graded", "slow"]),
         first=st.booleans(),
-        deadline=st.sampled_from([20.0, 90.0, 600.0]),
+        deadline=st.sampled_from([90.0, 600.0]),
     )
     def submit(self, copies: int, kind: str, first: bool, deadline: float) -> str:
         key = f"idem-{next(self.numbers)}"
@@ -82,7 +82,7 @@ class GridMachine(RuleBasedStateMachine):
         self.asked[task_id] = key
         return task_id
 
-    @rule(task_id=accepted)
+    @rule(task_id=consumes(accepted))
     def cancel(self, task_id: str) -> None:
         self.grid.tasks.cancel(KEY, task_id)
 
@@ -103,15 +103,26 @@ class GridMachine(RuleBasedStateMachine):
         except (AlreadySubmitted, LeaseClosed):
             pass
 
-    @rule(results=st.lists(st.sampled_from([*RESULTS, "skip"]), min_size=1, max_size=5))
+    @rule(results=st.lists(st.sampled_from([*RESULTS, "skip"]), min_size=3, max_size=5))
     def a_round_of_work(self, results: list[str]) -> None:
         """One worker after the other takes what there is and ends it at once."""
         for worker, result in zip(WORKERS, results, strict=False):
-            lease = self.grid.pull(worker)["task"]
-            if lease is not None and result == "skip":
-                self.grid.leases.skip(worker, lease["lease_id"])
-            elif lease is not None:
-                self.grid.hand_in(worker, lease, result)
+            self.work_off(worker, result)
+
+    @rule(result=st.sampled_from(["0.2", "rubbish", "skip"]))
+    def nobody_delivers(self, result: str) -> None:
+        for worker in WORKERS:
+            self.work_off(worker, result)
+
+    def work_off(self, worker: str, result: str) -> None:
+        lease = self.grid.pull(worker, kinds=("graded",))["task"]
+        if lease is None:
+            return
+        if result == "skip":
+            self.grid.leases.skip(worker, lease["lease_id"])
+        else:
+            self.grid.hand_in(worker, lease, result)
+        self.a_failed_copy_frees_its_slot_only_while_nothing_is_accepted()
 
     @rule(held=leases)
     def renew(self, held: tuple[str, dict[str, Any]]) -> None:
@@ -140,7 +151,7 @@ class GridMachine(RuleBasedStateMachine):
         now = self.grid.clock.now()
         self.store.write(lambda tx: self.grid.verdicts.unavailable(tx, held[1]["lease_id"], now))
 
-    @rule(seconds=st.sampled_from([0.5, 4.0, 6.0, 31.0, 61.0, 130.0]))
+    @rule(seconds=st.sampled_from([0.5, 4.0, 6.0, 31.0, 61.0]))
     def time_passes(self, seconds: float) -> None:
         self.grid.pass_time(seconds)
 
@@ -194,7 +205,7 @@ class GridMachine(RuleBasedStateMachine):
     def a_failed_copy_frees_its_slot_only_while_nothing_is_accepted(self) -> None:
         for task in self.rows(tasks):
             if task.first_result_at is not None:
-                assert task.open_slots <= self.slots.setdefault(task.id, task.copies)
+                assert task.open_slots <= self.slots.setdefault(task.id, task.open_slots)
                 self.slots[task.id] = task.open_slots
 
     @invariant()
@@ -228,5 +239,5 @@ class GridMachine(RuleBasedStateMachine):
 def test_the_grid_keeps_its_promises_whatever_happens_in_whatever_order(sqlite_template: Any) -> None:
     GridMachine.template = sqlite_template
     machine = GridMachine.TestCase
-    machine.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+    machine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
     machine().runTest()
