@@ -9,7 +9,7 @@ from flask_socketio import SocketIO
 from events.connection import ClientSessions, error_to_ack
 from events.generation import GenerationEvents
 from events.publisher import BLACKLISTED, CLIENTS, DEREGISTERED, KEY_REMOVED, SHUTDOWN, WORKERS, Publisher
-from events.workers import WorkerEvents
+from events.workers import UPLOAD_URL, WorkerEvents
 from grid_node.errors import Blacklisted, GridError, NotRegistered
 from grid_node.identity.standing import admit
 from grid_node.services import Services
@@ -33,6 +33,7 @@ class SocketFace:
             observe=self._observe,
             cors_allowed_origins=_origins(settings.cors_origins),
         )
+        self.server.elsewhere[WORKERS] = {"upload_url": UPLOAD_URL}
         self.publisher = Publisher(self.server)
         self.clients = ClientSessions(services)
         self.workers = WorkerEvents(services, self.server, self.publisher)

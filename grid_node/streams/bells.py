@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 
 REST = 0.005
 """Seconds after a ring in which further ones are part of it: hundreds of commits a second need but some looks."""
+SETTLED = 0.1
+"""Seconds for which a folder must have been unchanged before its time of change tells of every later one."""
 HAS_PROC = Path("/proc/self/fd").is_dir()
 
 
@@ -35,6 +38,8 @@ class Bells:
         self._sender.setblocking(False)
         self._listener: socket.socket | None = None
         self._rest = threading.Event()
+        self._listed: list[str] = []
+        self._listed_at = 0.0
         # The name of such a socket has at most 107 bytes, the folder's own may have more.
         self._handle = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
@@ -43,16 +48,23 @@ class Bells:
 
     def ring(self) -> None:
         """Never waits, never raises: a full or dead socket is passed over."""
-        for path in self._folder.iterdir():
-            if path == self._own:
-                continue
+        for name in self._others():
             try:
-                self._sender.sendto(b"!", self._address(path.name))
+                self._sender.sendto(b"!", self._address(name))
             except BlockingIOError:
                 pass
             except OSError as error:
                 if error.errno in (errno.ECONNREFUSED, errno.ENOENT):
-                    path.unlink(missing_ok=True)
+                    (self._folder / name).unlink(missing_ok=True)
+
+    def _others(self) -> list[str]:
+        """Who listens; the folder is read anew only when it changed, for this is asked at every commit."""
+        changed = os.fstat(self._handle).st_mtime
+        if changed != self._listed_at:
+            self._listed = [path.name for path in self._folder.iterdir() if path != self._own]
+            settled = time.time() - changed > SETTLED
+            self._listed_at = changed if settled else 0.0
+        return self._listed
 
     def listen(self, heard: Callable[[], None]) -> None:
         """Call `heard` for each ring, in a thread of its own; many rings may become one call."""

@@ -10,8 +10,9 @@ MIB = 1024 * KIB
 class WireLimits:
     """What one process, one connection and one message may take. Sizes in bytes, times in seconds."""
 
-    transport_bytes: int = 4 * MIB
-    """One WebSocket message or polling body after a namespace is joined; above it the connection ends (1009)."""
+    transport_bytes: int = 8 * MIB
+    """One WebSocket message or polling body after a namespace is joined; above it the connection ends (1009). Well
+    above `message_bytes`, so that who sends too much is told so and may send it elsewhere."""
     handshake_bytes: int = 64 * KIB
     """The same before a namespace is joined: a stranger may not make us buffer more than a key needs."""
     message_bytes: int = MIB

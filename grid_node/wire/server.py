@@ -54,14 +54,14 @@ def byte_size(text: str) -> int:
 class Assembly:
     """A binary packet whose attachments are still coming. Above the limit it keeps counting, but no bytes."""
 
-    __slots__ = ("attachments", "fault", "head", "missing", "size")
+    __slots__ = ("attachments", "head", "missing", "size", "too_large")
 
     def __init__(self, head: Head, limits: WireLimits) -> None:
         self.head = head
         self.missing = head.attachments
         self.size = byte_size(head.body)
         self.attachments: list[bytes] = []
-        self.fault: Exception | None = None
+        self.too_large = False
         if head.attachments > limits.attachments:
             raise ProtocolViolation("too many attachments")
 
@@ -69,9 +69,9 @@ class Assembly:
         self.missing -= 1
         self.size += len(data)
         if self.size > limit:
-            self.fault = MessageTooLarge(limit=limit)
+            self.too_large = True
             self.attachments.clear()
-        if self.fault is None:
+        if not self.too_large:
             self.attachments.append(data)
 
 
@@ -89,6 +89,8 @@ class WireServer(socketio.Server):
         self.limits = limits
         self.error_body = error_body
         self.observe = observe
+        self.elsewhere: dict[str, dict[str, Any]] = {}
+        """By namespace, what the answer to a message above the limit says besides: where a larger one may go."""
         self._assemblies: dict[str, Assembly] = {}
         self._welcomes: dict[str, Callable[[str], None]] = {}
         # async_handlers off: `Route.waits` says which events get a task of their own.
@@ -140,7 +142,7 @@ class WireServer(socketio.Server):
         del self._assemblies[eio_sid]
         if assembly.head.kind == BINARY_EVENT:
             self._receive_event(eio_sid, assembly.head, assembly)
-        elif assembly.fault is None:
+        elif not assembly.too_large:
             self._receive_ack(eio_sid, assembly.head, assembly.attachments)
 
     def _require_sid(self, eio_sid: str, namespace: str) -> str:
@@ -172,10 +174,8 @@ class WireServer(socketio.Server):
 
     def _parse_event(self, head: Head, assembly: Assembly | None) -> tuple[str, list[Any]]:
         limit = self.limits.message_bytes
-        if assembly is not None and assembly.fault is not None:
-            raise assembly.fault
-        if byte_size(head.body) > limit:
-            raise MessageTooLarge(limit=limit)
+        if byte_size(head.body) > limit or (assembly is not None and assembly.too_large):
+            raise MessageTooLarge(limit=limit, **self.elsewhere.get(head.namespace, {}))
         try:
             data = strict_json.loads(head.body, self.limits.depth)
         except strict_json.InvalidJSON as error:

@@ -209,11 +209,13 @@ def test_a_newer_connection_of_a_worker_replaces_the_older_one(node, sockets, cl
     assert hand_in(newer, lease)["verdict"] == "accepted"
 
 
-def test_a_result_above_one_message_is_sent_elsewhere(client, grid_worker):
+@pytest.mark.parametrize("size", [1_100_000, 5_000_000])
+def test_a_result_above_one_message_is_sent_elsewhere(client, grid_worker, size):
     task = generate(client)
     lease = grid_worker.call("pull_task", {"wait_s": 10})["task"]
-    answer = hand_in(grid_worker, lease, "x" * 1_100_000)
+    answer = hand_in(grid_worker, lease, "x" * size)
     assert (answer["code"], answer["limit"]) == ("message_too_large", 1048576)
+    assert answer["upload_url"] == "/worker/uploads"
     client.call("cancel_task", {"task_id": task["id"]})
 
 

@@ -211,3 +211,16 @@ def test_what_two_processes_see_of_a_race_is_told_as_what_it_is(grid):
     lease = grid.lease("w1")
     outcomes = at_once(lambda: grid.hand_in("w1", lease, "one"), lambda: grid.hand_in("w1", lease, "two"))
     assert sorted(isinstance(outcome, AlreadySubmitted) for outcome in outcomes) == [False, True], outcomes
+
+
+def test_a_worker_that_waits_at_two_nodes_gets_what_its_hands_hold(make_grid):
+    one = make_grid()
+    grids = [one, make_grid(clock=one.clock)]
+    pulls = [grid.wait_for_work("w1", max_parallel=1) for grid in grids]
+    assert [grid.dispatcher.round() for grid in grids] == [0, 0]
+    tasks = {one.ask("first", copies=1), one.ask("second", copies=1)}
+    for grid in grids:
+        grid.dispatcher.round()
+    leases = [pull.answer["task"] for pull in pulls]
+    assert leases[0]["task_id"] in tasks
+    assert leases[1] == leases[0]  # delivered again: perhaps nobody listens at the first node any more

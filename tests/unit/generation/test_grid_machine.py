@@ -118,6 +118,7 @@ class GridMachine(RuleBasedStateMachine):
         lease = self.grid.pull(worker, kinds=("graded",))["task"]
         if lease is None:
             return
+        self.a_failed_copy_frees_its_slot_only_while_nothing_is_accepted()
         if result == "skip":
             self.grid.leases.skip(worker, lease["lease_id"])
         else:
