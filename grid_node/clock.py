@@ -4,6 +4,7 @@ import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import NewType, Protocol
 
 Seconds = NewType("Seconds", float)
@@ -49,7 +50,13 @@ class ManualClock(SystemClock):
 
 def rfc3339(at: float) -> str:
     """`at` as RFC 3339 in UTC with milliseconds and `Z`."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    seconds, rest = divmod(int(at * 1000.0 + 0.0005), 1000)
+    return f"{_whole_seconds(seconds)}.{rest:03d}Z"
+
+
+@lru_cache(maxsize=1024)
+def _whole_seconds(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").removesuffix("+00:00")
 
 
 def rfc3339_or_none(at: float | None) -> str | None:

@@ -14,6 +14,7 @@ only the value says whether a partial index serves."""
 
 _OPEN = text("finished_at IS NULL")
 _QUEUED = text("status = 'queued'")
+_KEYED = text("idempotency_key IS NOT NULL")
 _LEASED = text("state = 'leased'")
 _SCORING = text("state = 'scoring'")
 
@@ -27,7 +28,14 @@ class Task(Base):
         Index("ix_tasks_due", "due_at", sqlite_where=_OPEN, postgresql_where=_OPEN),
         Index("ix_tasks_queued", "key_id", "number", sqlite_where=_QUEUED, postgresql_where=_QUEUED),
         Index("ix_tasks_key", "key_id", "number"),
-        UniqueConstraint("key_id", "idempotency_key"),
+        Index(
+            "uq_tasks_idempotency",
+            "key_id",
+            "idempotency_key",
+            unique=True,
+            sqlite_where=_KEYED,
+            postgresql_where=_KEYED,
+        ),
     )
 
     number: Mapped[int] = mapped_column(RowId, primary_key=True, autoincrement=True)
@@ -65,7 +73,6 @@ class Copy(Base):
         Index("ix_copies_leased", "worker", sqlite_where=_LEASED, postgresql_where=_LEASED),
         Index("ix_copies_expiry", "lease_expires_at", sqlite_where=_LEASED, postgresql_where=_LEASED),
         Index("ix_copies_scoring", "job_due_at", sqlite_where=_SCORING, postgresql_where=_SCORING),
-        Index("ix_copies_sha256", "sha256"),
     )
 
     number: Mapped[int] = mapped_column(RowId, primary_key=True, autoincrement=True)

@@ -33,7 +33,7 @@ PUT_OFF = 60.0
 DOWN_MAX = 600.0
 """Seconds by which a restart extends leases at most."""
 HEARTBEAT_EVERY = 5.0
-REST = 0.02
+REST = 0.1
 """Seconds between two looks: every new task wakes the loop, and hundreds a second need but one look."""
 
 _DUE = prepared(

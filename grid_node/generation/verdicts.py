@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import orjson
 from sqlalchemy import bindparam, update
 
 from grid_node.blobs.references import refer
@@ -90,7 +91,7 @@ class Verdicts:
             "index": number,
             "credit": credited,
             "now": now,
-            "report_text": json.dumps(report),
+            "report_text": orjson.dumps(report).decode(),
             "artifacts_text": json.dumps(artifacts) if artifacts else None,
         }
         judged = tx.execute(_JUDGE, values).one()

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import orjson
 from sqlalchemy import bindparam, delete, func, insert, select
 
 from grid_node.database import Store, Transaction
@@ -42,7 +43,8 @@ OVERLAP = 256
 """Ids below the newest one that may still be missing: PostgreSQL hands out ids before it commits them."""
 
 
-_encode = json.JSONEncoder(separators=(",", ":")).encode
+def _encode(body: dict[str, Any]) -> str:
+    return orjson.dumps(body).decode()
 
 
 class Entry(NamedTuple):

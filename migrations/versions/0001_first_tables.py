@@ -2,7 +2,7 @@
 
 Revision ID: 0001
 Revises: 
-Create Date: 2026-11-21 10:12:20.567083
+Create Date: 2026-11-21 11:19:26.863135
 
 """
 from alembic import op
@@ -104,7 +104,6 @@ def upgrade():
         batch_op.create_index('ix_copies_expiry', ['lease_expires_at'], unique=False, sqlite_where=sa.text("state = 'leased'"), postgresql_where=sa.text("state = 'leased'"))
         batch_op.create_index('ix_copies_leased', ['worker'], unique=False, sqlite_where=sa.text("state = 'leased'"), postgresql_where=sa.text("state = 'leased'"))
         batch_op.create_index('ix_copies_scoring', ['job_due_at'], unique=False, sqlite_where=sa.text("state = 'scoring'"), postgresql_where=sa.text("state = 'scoring'"))
-        batch_op.create_index('ix_copies_sha256', ['sha256'], unique=False)
 
     op.create_table('heartbeats',
     sa.Column('id', sa.Integer(), nullable=False),
@@ -164,8 +163,7 @@ def upgrade():
     sa.Column('best', sa.Integer(), nullable=True),
     sa.Column('error', sa.Text(), nullable=True),
     sa.PrimaryKeyConstraint('number', name=op.f('pk_tasks')),
-    sa.UniqueConstraint('id', name=op.f('uq_tasks_id')),
-    sa.UniqueConstraint('key_id', 'idempotency_key', name=op.f('uq_tasks_key_id_idempotency_key'))
+    sa.UniqueConstraint('id', name=op.f('uq_tasks_id'))
     )
     with op.batch_alter_table('tasks', schema=None) as batch_op:
         batch_op.create_index('ix_tasks_due', ['due_at'], unique=False, sqlite_where=sa.text('finished_at IS NULL'), postgresql_where=sa.text('finished_at IS NULL'))
@@ -173,6 +171,7 @@ def upgrade():
         batch_op.create_index('ix_tasks_key', ['key_id', 'number'], unique=False)
         batch_op.create_index('ix_tasks_open', ['kind', 'number'], unique=False, sqlite_where=sa.text('finished_at IS NULL'), postgresql_where=sa.text('finished_at IS NULL'))
         batch_op.create_index('ix_tasks_queued', ['key_id', 'number'], unique=False, sqlite_where=sa.text("status = 'queued'"), postgresql_where=sa.text("status = 'queued'"))
+        batch_op.create_index('uq_tasks_idempotency', ['key_id', 'idempotency_key'], unique=True, sqlite_where=sa.text('idempotency_key IS NOT NULL'), postgresql_where=sa.text('idempotency_key IS NOT NULL'))
 
     op.create_table('uploads',
     sa.Column('id', sa.String(), nullable=False),
@@ -242,6 +241,7 @@ def downgrade():
 
     op.drop_table('uploads')
     with op.batch_alter_table('tasks', schema=None) as batch_op:
+        batch_op.drop_index('uq_tasks_idempotency', sqlite_where=sa.text('idempotency_key IS NOT NULL'), postgresql_where=sa.text('idempotency_key IS NOT NULL'))
         batch_op.drop_index('ix_tasks_queued', sqlite_where=sa.text("status = 'queued'"), postgresql_where=sa.text("status = 'queued'"))
         batch_op.drop_index('ix_tasks_open', sqlite_where=sa.text('finished_at IS NULL'), postgresql_where=sa.text('finished_at IS NULL'))
         batch_op.drop_index('ix_tasks_key')
@@ -258,7 +258,6 @@ def downgrade():
     op.drop_table('key_epoch')
     op.drop_table('heartbeats')
     with op.batch_alter_table('copies', schema=None) as batch_op:
-        batch_op.drop_index('ix_copies_sha256')
         batch_op.drop_index('ix_copies_scoring', sqlite_where=sa.text("state = 'scoring'"), postgresql_where=sa.text("state = 'scoring'"))
         batch_op.drop_index('ix_copies_leased', sqlite_where=sa.text("state = 'leased'"), postgresql_where=sa.text("state = 'leased'"))
         batch_op.drop_index('ix_copies_expiry', sqlite_where=sa.text("state = 'leased'"), postgresql_where=sa.text("state = 'leased'"))
