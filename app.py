@@ -19,6 +19,7 @@ from grid_node.database import DirectStore, GroupCommitStore, Offload, Store, db
 from grid_node.generation.dispatch import Dispatcher
 from grid_node.generation.leases import Leases
 from grid_node.generation.lifecycle import Lifecycle
+from grid_node.generation.rounds import Rounds
 from grid_node.generation.tasks import Tasks
 from grid_node.generation.tending import Tending
 from grid_node.generation.verdicts import Verdicts
@@ -111,7 +112,7 @@ def _services(settings: Settings, clock: Clock, store: Store, offload: Offload) 
     lifecycle = Lifecycle(streams, settings)
     verdicts = Verdicts(streams, lifecycle, settings)
     leases = Leases(store, clock, settings, streams, lifecycle, verdicts, kinds, node_key.hotkey)
-    dispatcher = Dispatcher(store, clock, settings, leases, lifecycle)
+    dispatcher = Dispatcher(store, clock, settings, Rounds(settings, leases, lifecycle))
     work = Work(
         store,
         clock,

@@ -14,7 +14,6 @@ import json
 import os
 import platform
 import resource
-import socket
 import statistics
 import subprocess
 import sys
@@ -24,13 +23,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+from measure import CACHE, RESULTS, ROOT, free_port, stop, wait_for_port
+
 PEERS = ROOT / "benchmarks" / "realtime_peers"
-CACHE = ROOT / ".cache" / "bench"
-RESULTS = ROOT / "benchmarks" / "results"
 SERVER_CORE, LOAD_CORE = "0", "1"
 SOCKETS = (1, 50, 500)
-START_SECONDS = 30.0
 NAMES = {
     "ours": "grid node wire, gunicorn eventlet",
     "stock": "Flask-SocketIO, gunicorn eventlet",
@@ -76,24 +73,6 @@ def command_of(peer: str, port: int) -> tuple[list[str], dict[str, str]]:
     return [*gunicorn, "--log-level", "error", "--no-control-socket", "-b", f"127.0.0.1:{port}", f"{peer}:app"], path
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
-    ends = time.monotonic() + START_SECONDS
-    while time.monotonic() < ends and process.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise RuntimeError(f"server did not start: {process.args}")
-
-
 @contextmanager
 def serving(peer: str) -> Iterator[tuple[int, int]]:
     """Start the peer on its core; yields its port and the id of the process that serves."""
@@ -108,12 +87,7 @@ def serving(peer: str) -> Iterator[tuple[int, int]]:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         yield port, int(children[0]) if children else process.pid
     finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        stop(process)
 
 
 def load(*arguments: str) -> subprocess.Popen[str]:
@@ -146,7 +120,7 @@ def idle_kib_per_socket(port: int, process_id: int, sockets: int) -> float:
     return grown / connected
 
 
-def measure(peer: str, options: argparse.Namespace) -> dict[str, float]:
+def figures_of(peer: str, options: argparse.Namespace) -> dict[str, float]:
     figures = {}
     with serving(peer) as (port, process_id):
         for sockets in SOCKETS:
@@ -164,7 +138,7 @@ def rounds(options: argparse.Namespace) -> Iterator[Results]:
     for number in range(options.rounds):
         shift = number % len(options.peers)
         for peer in [*options.peers[shift:], *options.peers[:shift]]:
-            figures = measure(peer, options)
+            figures = figures_of(peer, options)
             print(f"round {number + 1}", peer, {name: round(value, 1) for name, value in figures.items()}, flush=True)
             for name, value in figures.items():
                 results[peer].setdefault(name, []).append(value)

@@ -56,7 +56,7 @@ class Node:
             log.info("leases extended by %.1f s of down time", down)
         grid.lifecycle.changed = self._changed
         grid.leases.enqueue = self._enqueue
-        grid.dispatcher.observe = grid.metrics.dispatch.observe
+        grid.dispatcher.rounds.observe = grid.metrics.dispatch.observe
         grid.streams.start_tail()
         grid.job_queue.start()
         grid.dispatcher.start()

@@ -6,9 +6,11 @@ from typing import Any
 
 from grid_node.clock import ManualClock
 from grid_node.database import Store
-from grid_node.generation.dispatch import Dispatcher, Pull
+from grid_node.generation.dispatch import Dispatcher
 from grid_node.generation.leases import Kind, Leases, Submission
 from grid_node.generation.lifecycle import Lifecycle, task_stream
+from grid_node.generation.pulls import Pull
+from grid_node.generation.rounds import Rounds
 from grid_node.generation.tasks import NewTask, Tasks
 from grid_node.generation.tending import Tending
 from grid_node.generation.verdicts import Verdicts
@@ -71,7 +73,9 @@ class Grid:
             store, self.clock, self.settings, self.streams, self.lifecycle, self.verdicts, self.kinds, "5Node"
         )
         self.tasks = Tasks(store, self.clock, self.settings, self.streams, self.lifecycle, gate or OpenGate())
-        self.dispatcher = Dispatcher(store, self.clock, self.settings, self.leases, self.lifecycle)
+        self.dispatcher = Dispatcher(
+            store, self.clock, self.settings, Rounds(self.settings, self.leases, self.lifecycle)
+        )
         self.tending = Tending(store, self.clock, self.settings, self.leases, self.lifecycle)
         self.tending.recover()
 

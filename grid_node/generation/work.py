@@ -13,8 +13,9 @@ from grid_node.clock import Clock, rfc3339
 from grid_node.database import Store, Transaction
 from grid_node.errors import AssetTooLarge, InvalidPayload
 from grid_node.generation import workers
-from grid_node.generation.dispatch import Dispatcher, Pull
+from grid_node.generation.dispatch import Dispatcher
 from grid_node.generation.leases import INLINE_MAX, Kind, Leases, Submission, digest
+from grid_node.generation.pulls import Pull
 from grid_node.generation.tables import QUEUED, Task
 from grid_node.settings import Settings
 from grid_node.streams.service import Streams
