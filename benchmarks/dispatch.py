@@ -71,7 +71,7 @@ class Node:
     def __init__(self, folder: Path, port: int, process: subprocess.Popen[bytes], environment: dict[str, str]) -> None:
         self.folder = folder
         self.port = port
-        self._keys = [self._key(environment, scope) for scope in ("client", "worker")]
+        self.keys = [self._key(environment, scope) for scope in ("client", "worker")]
         self._tree = measure.with_children(process.pid)
         self.server = self._tree[1]
         self._settle()
@@ -92,7 +92,7 @@ class Node:
 
     def run(self, window: int, seconds: float, *, pinned: bool) -> Figures:
         measure.pin(self.server, [0] if pinned else CORES)
-        load = [sys.executable, str(PEERS / "node_load.py"), str(self.port), *self._keys, str(window), str(seconds)]
+        load = [sys.executable, str(PEERS / "node_load.py"), str(self.port), *self.keys, str(window), str(seconds)]
         before = measure.cpu_seconds(self.server)
         figures = last_json(output_of(*(["taskset", "-c", "1"] if pinned else []), *load))
         used = measure.cpu_seconds(self.server) - before

@@ -109,11 +109,9 @@ def main() -> None:
     with node_running() as node:
         url = f"http://127.0.0.1:{node.port}"
         client, worker = node.keys
-        runs = {
-            "idle": lambda: idle(node, url, client),
-            "scoring": lambda: scoring(node, url, (client, worker), assets),
-        }
-        rounds = measure.interleaved(options.rounds, runs)
+        rounds = {"idle": {name: [value] for name, value in idle(node, url, client).items()}}
+        runs = {"scoring": lambda: scoring(node, url, (client, worker), assets)}
+        rounds |= measure.interleaved(options.rounds, runs)
     columns = ["", "ack p50 ms", "ack p99 ms", "longest hub gap ms", "assets a minute"]
     names = ("ack_p50_ms", "ack_p99_ms", "longest_gap_ms", "assets_per_min")
     rows = [
