@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Any
 
 from app import create_app
+from grid_node.database import db, require_tables
 from grid_node.logs import configure_logging
 from grid_node.settings import BadSetting, Settings
 
@@ -28,6 +29,8 @@ try:
     settings = Settings.load(async_mode=MODE)
     configure_logging(settings.log_level)
     app = create_app(settings)
+    with app.app_context():
+        require_tables(db.engine)
 except BadSetting as error:
     sys.stderr.write(f"{error}\n")
     sys.exit(2)

@@ -18,13 +18,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import Connection, Engine, MetaData, Table, create_engine, event
+from sqlalchemy import Connection, Engine, MetaData, Table, create_engine, event, inspect
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.sql import Executable
 
 from grid_node.errors import GridError, StoreFull, StoreUnavailable
+from grid_node.settings import BadSetting
 from grid_node.statements import Prepared
 
 log = logging.getLogger(__name__)
@@ -167,6 +168,15 @@ def set_pragmas(engine: Engine) -> None:
     def on_begin(connection: Connection) -> None:
         if not connection.get_execution_options().get("grid_own_begin"):
             connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def require_tables(engine: Engine) -> None:
+    """Raises BadSetting when the database has no tables yet."""
+    if not inspect(engine).has_table("tasks"):
+        raise BadSetting(
+            f"the database {engine.url.render_as_string()} has no tables yet: run `flask db upgrade`,"
+            " or start the node with `grid-node serve`, which does"
+        )
 
 
 def sqlite_driver(connection: Connection) -> Any:

@@ -35,12 +35,20 @@ def declare_score(huey: Huey, run: Any = None) -> Any:
     return score
 
 
+def schedule(score: Any, lease_id: str, seconds: float) -> None:
+    """Run the task `score` for this lease, in so many seconds."""
+    if seconds > 0:
+        score.schedule(args=(lease_id,), delay=seconds)
+    else:
+        score(lease_id)
+
+
 class JobQueue:
     """Enqueues from the node. One thread of its own talks to the queue, so that nobody waits for its file."""
 
     def __init__(self, huey: Huey) -> None:
         self._score = declare_score(huey)
-        self._pending: queue.Queue[str | None] = queue.Queue()
+        self._pending: queue.Queue[tuple[str, float] | None] = queue.Queue()
 
     def start(self) -> None:
         threading.Thread(target=self._loop, name="grid-enqueue", daemon=True).start()
@@ -49,11 +57,16 @@ class JobQueue:
         self._pending.put(None)
 
     def enqueue(self, lease_id: str) -> None:
-        self._pending.put(lease_id)
+        self._pending.put((lease_id, 0.0))
+
+    def schedule(self, lease_id: str, seconds: float) -> None:
+        """Enqueue in so many seconds; the consumer looks once a second."""
+        self._pending.put((lease_id, seconds))
 
     def _loop(self) -> None:
-        while (lease_id := self._pending.get()) is not None:
+        while (job := self._pending.get()) is not None:
+            lease_id, delay = job
             try:
-                self._score(lease_id)
+                schedule(self._score, lease_id, delay)
             except Exception:
                 log.exception("a job could not be enqueued; the sweeper will try again")

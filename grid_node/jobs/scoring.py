@@ -78,6 +78,9 @@ class ScoringJobs:
         self._clock = clock
         self._settings = settings
         self._verdicts = verdicts
+        self.schedule: Callable[[str, float], None] = lambda _lease_id, _seconds: None
+        """Called after the commit of a failed attempt: the job is due again in so many seconds. Without it the sweeper
+        finds the job."""
 
     def claim(self, lease_id: str, owner: str) -> Any:
         """The job's row, if it is this process's to run now; otherwise None."""
@@ -110,6 +113,7 @@ class ScoringJobs:
             return
         pause = RETRY_AFTER[min(attempts, len(RETRY_AFTER)) - 1]
         tx.execute(_RELEASE, {"lease": lease_id, "due": now + pause})
+        tx.on_commit(partial(self.schedule, lease_id, pause))
 
     def process_died(self, owner: str) -> None:
         """The job process `owner` is gone: its jobs count an attempt, and their bytes are suspected."""

@@ -8,6 +8,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable
+from functools import partial
 
 from huey.consumer import Consumer
 
@@ -16,7 +17,7 @@ from grid_node.clock import SystemClock
 from grid_node.database import DirectStore, make_engine
 from grid_node.generation.lifecycle import Lifecycle
 from grid_node.generation.verdicts import Verdicts
-from grid_node.jobs.queue import declare_score, make_huey
+from grid_node.jobs.queue import declare_score, make_huey, schedule
 from grid_node.jobs.scoring import JobRunner, ScoringJobs
 from grid_node.jobs.supervisor import ready_mark
 from grid_node.jobs.worker_settings import scoring_settings
@@ -73,13 +74,16 @@ def stop_with_parent(serving: threading.Event) -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def make_runner(settings: Settings, scorers: WarmScorers, owner: str) -> JobRunner:
+def make_jobs(settings: Settings) -> ScoringJobs:
     store = DirectStore(make_engine(settings.database))
     streams = Streams(store)
     streams.ring = make_bells(settings.data_dir, settings.redis_url).ring
     lifecycle = Lifecycle(streams, settings)
     verdicts = Verdicts(streams, lifecycle, settings)
-    jobs = ScoringJobs(store, SystemClock(), settings, verdicts)
+    return ScoringJobs(store, SystemClock(), settings, verdicts)
+
+
+def make_runner(settings: Settings, jobs: ScoringJobs, scorers: WarmScorers, owner: str) -> JobRunner:
     blobs = make_blobs(settings.blobs, settings.data_dir.resolve() / "blob-cache", plain_call)
     return JobRunner(jobs, blobs, scorers, node_secret(settings.data_dir), owner, watch, settings.scoring_threshold)
 
@@ -97,9 +101,11 @@ def main() -> int:
     if not sys.stdin.closed:
         threading.Thread(target=stop_with_parent, args=(serving,), daemon=True).start()
     scorers = WarmScorers(scoring_settings(settings))
-    runner = make_runner(settings, scorers, os.environ.get("GRID_JOB_OWNER", str(uuid.uuid4())))
+    jobs = make_jobs(settings)
+    runner = make_runner(settings, jobs, scorers, os.environ.get("GRID_JOB_OWNER", str(uuid.uuid4())))
     huey = make_huey(settings)
-    declare_score(huey, lambda lease_id: runner.run(lease_id, settings.scoring_timeout))
+    score = declare_score(huey, lambda lease_id: runner.run(lease_id, settings.scoring_timeout))
+    jobs.schedule = partial(schedule, score)
     scorers.warm()
     mark_ready(settings)
     log.info("job process is ready")

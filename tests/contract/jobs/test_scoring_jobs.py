@@ -148,6 +148,17 @@ def test_three_attempts_at_growing_intervals_then_unavailable_without_a_penalty(
     assert "scoring of lease" in caplog.text
 
 
+def test_a_failed_attempt_asks_for_the_next_one_itself(shop: Workshop) -> None:
+    asked: list[tuple[str, float]] = []
+    shop.jobs.schedule = lambda lease_id, seconds: asked.append((lease_id, seconds))
+    shop.scorer.plan = [raising(RuntimeError("boom"))] * 3
+    lease = shop.submitted()
+    for pause in (1.0, 5.0, 0.0):
+        shop.run(lease)
+        shop.live_on(pause)
+    assert asked == [(lease["lease_id"], 1.0), (lease["lease_id"], 5.0)]
+
+
 def test_a_scorer_that_heals_in_between_gives_its_verdict(shop: Workshop) -> None:
     shop.scorer.plan = [raising(RuntimeError("boom"))] * 2
     lease = shop.submitted()
