@@ -14,6 +14,7 @@ only the value says whether a partial index serves."""
 
 _OPEN = text("finished_at IS NULL")
 _QUEUED = text("status = 'queued'")
+_ABANDONED = text("abandoned_at IS NOT NULL AND finished_at IS NULL")
 _KEYED = text("idempotency_key IS NOT NULL")
 _LEASED = text("state = 'leased'")
 _SCORING = text("state = 'scoring'")
@@ -25,6 +26,7 @@ class Task(Base):
     __tablename__ = "tasks"
     __table_args__ = (
         Index("ix_tasks_open", "kind", "number", sqlite_where=_OPEN, postgresql_where=_OPEN),
+        Index("ix_tasks_abandoned", "abandoned_at", sqlite_where=_ABANDONED, postgresql_where=_ABANDONED),
         Index("ix_tasks_due", "due_at", sqlite_where=_OPEN, postgresql_where=_OPEN),
         Index("ix_tasks_queued", "key_id", "number", sqlite_where=_QUEUED, postgresql_where=_QUEUED),
         Index("ix_tasks_key", "key_id", "number"),
@@ -59,6 +61,8 @@ class Task(Base):
     finished_at: Mapped[float | None] = mapped_column(index=True)
     deadline: Mapped[float]
     settle_at: Mapped[float | None]
+    abandoned_at: Mapped[float | None]
+    """When the client's raw WebSocket was lost; empty again once somebody asks for the task."""
     due_at: Mapped[float]
     best: Mapped[int | None]
     error: Mapped[str | None] = mapped_column(Text)

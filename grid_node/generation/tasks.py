@@ -56,6 +56,18 @@ _QUEUED_BEFORE = prepared(
         tasks.c.status == QUEUED, tasks.c.key_id == bindparam("key"), tasks.c.number < bindparam("row")
     )
 )
+_ABANDON = prepared(
+    update(tasks)
+    .where(tasks.c.id == bindparam("task_id"), tasks.c.finished_at.is_(None))
+    .values(abandoned_at=bindparam("at"))
+)
+_ABANDONED = prepared(
+    select(tasks.c.id, tasks.c.key_id)
+    .where(
+        tasks.c.abandoned_at.is_not(None), tasks.c.finished_at.is_(None), tasks.c.abandoned_at <= bindparam("before")
+    )
+    .limit(64)
+)
 _ACTIVE = prepared(select(func.count()).where(tasks.c.key_id == bindparam("key"), tasks.c.finished_at.is_(None)))
 
 
@@ -244,6 +256,7 @@ class Tasks:
     def status(self, key_id: str, task_id: str, after_seq: int | None = None, wait_s: float = 0) -> dict[str, Any]:
         """The task; with `wait_s` once it has an update above `after_seq`, or after that many seconds."""
         task = self._store.read(partial(self._checked, key_id=key_id, task_id=task_id, after_seq=after_seq))
+        self._welcome_back(task)
         if wait_s and after_seq is not None and task.seq <= after_seq and task.status not in ENDED:
             self._streams.wait(task_stream(task_id), after_seq, wait_s)
         return self._store.read(lambda tx: self._view(tx, self._own(tx, key_id, task_id)))
@@ -265,11 +278,17 @@ class Tasks:
 
     def resume(self, key_id: str, task_id: str, after_seq: int) -> tuple[dict[str, Any], list[Entry]]:
         """The task and its updates above `after_seq`, read together; raises SeqAhead beyond the last."""
-        return self._store.read(partial(self._resume, key_id=key_id, task_id=task_id, after_seq=after_seq))
+        task, view, entries = self._store.read(
+            partial(self._resume, key_id=key_id, task_id=task_id, after_seq=after_seq)
+        )
+        self._welcome_back(task)
+        return view, entries
 
-    def _resume(self, tx: Transaction, key_id: str, task_id: str, after_seq: int) -> tuple[dict[str, Any], list[Entry]]:
+    def _resume(
+        self, tx: Transaction, key_id: str, task_id: str, after_seq: int
+    ) -> tuple[Any, dict[str, Any], list[Entry]]:
         task = self._checked(tx, key_id, task_id, after_seq)
-        return self._view(tx, task), self._streams.read_after(tx, task_stream(task_id), after_seq)
+        return task, self._view(tx, task), self._streams.read_after(tx, task_stream(task_id), after_seq)
 
     def _checked(self, tx: Transaction, key_id: str, task_id: str, after_seq: int | None) -> Any:
         task = self._own(tx, key_id, task_id)
@@ -289,6 +308,33 @@ class Tasks:
             self._lifecycle.cancel(tx, task, code, self._clock.now())
             task = self._own(tx, key_id, task_id)
         return self._view(tx, task)
+
+    def abandon(self, key_id: str, task_id: str) -> None:
+        """The client that waited for this task is gone; unless somebody asks for the task in time, it is cancelled."""
+        self._store.write(partial(self._abandon, key_id=key_id, task_id=task_id))
+
+    def _abandon(self, tx: Transaction, key_id: str, task_id: str) -> None:
+        self._own(tx, key_id, task_id, TASK)
+        tx.execute(_ABANDON, {"task_id": task_id, "at": self._clock.now()})
+
+    def _welcome_back(self, task: Any) -> None:
+        if task.abandoned_at is not None and task.finished_at is None:
+            self._store.write(lambda tx: tx.execute(_ABANDON, {"task_id": task.id, "at": None}))
+
+    def cancel_abandoned(self) -> int:
+        """Cancel what nobody asked for or follows within the grace after its client was lost; returns how many."""
+        before = self._clock.now() - self._settings.public_api_ws_grace
+        rows = self._store.read(lambda tx: tx.execute(_ABANDONED, {"before": before}).all())
+        return sum(self._store.write(partial(self._cancel_abandoned, row=row, before=before)) for row in rows)
+
+    def _cancel_abandoned(self, tx: Transaction, row: Any, before: float) -> bool:
+        task = self._own(tx, row.key_id, row.id, TASK)
+        if task.finished_at is not None or task.abandoned_at is None or task.abandoned_at > before:
+            return False
+        if self._streams.followed(task_stream(task.id)):
+            return False
+        self._lifecycle.cancel(tx, task, "client_gone", self._clock.now())
+        return True
 
     def cancel_unassigned(self, in_force: Callable[[Iterable[str]], set[str]]) -> int:
         """Cancel what waits for its first worker under keys that are no longer in force; returns how many."""

@@ -4,7 +4,6 @@ from typing import Any
 
 from flask import Flask
 
-from grid_node.http.absences import Absences
 from grid_node.http.auth import register_auth
 from grid_node.http.connections import Connections
 from grid_node.http.documents import make_api
@@ -27,13 +26,13 @@ def register_routes(app: Flask, services: Services, server: Any) -> HttpFace:
     observe_requests(app, services)
     register_errors(app, services)
     doorkeeper = register_auth(app, services)
-    connections, absences, idle = Connections(), Absences(services), IdleConnections()
+    connections, idle = Connections(), IdleConnections()
     idle.watch(app)
     uploads = WorkerUploads(services)
     api = make_api(app)
-    api.register_blueprint(TaskRoutes(services, doorkeeper, connections, absences).blueprint())
+    api.register_blueprint(TaskRoutes(services, doorkeeper, connections).blueprint())
     api.register_blueprint(WorkerRoutes(services, doorkeeper).blueprint())
     app.register_blueprint(uploads.blueprint(doorkeeper))
     app.register_blueprint(operations_blueprint(services))
-    register_socket(app, GenerateSockets(services, connections, absences))
-    return HttpFace(services, connections, idle, absences, uploads)
+    register_socket(app, GenerateSockets(services, connections))
+    return HttpFace(services, connections, idle, uploads)

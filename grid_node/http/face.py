@@ -1,6 +1,5 @@
 """The HTTP face as a whole: what the node steers of it."""
 
-from grid_node.http.absences import Absences
 from grid_node.http.connections import Connections
 from grid_node.http.idle import IdleConnections
 from grid_node.http.worker_uploads import WorkerUploads
@@ -15,13 +14,11 @@ class HttpFace:
         services: Services,
         connections: Connections,
         idle: IdleConnections,
-        absences: Absences,
         uploads: WorkerUploads,
     ) -> None:
         self._services = services
         self._connections = connections
         self._idle = idle
-        self._absences = absences
         self._uploads = uploads
 
     def start(self) -> None:
@@ -30,7 +27,7 @@ class HttpFace:
 
     def tick(self) -> None:
         """Called twice a second."""
-        self._absences.tick()
+        self._services.tasks.cancel_abandoned()
 
     def drop_invalid(self) -> None:
         """End every connection whose key is no longer in force."""

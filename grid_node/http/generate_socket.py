@@ -1,7 +1,7 @@
 """The raw WebSocket `/ws/generate`: one key, one prompt, its updates, one close code.
 
 Two (green) threads serve a connection: one reads, one writes updates and the assets in them. What ends the
-conversation is decided once; a client that is gone leaves its task to `Absences`.
+conversation is decided once; a client that is gone leaves an abandoned task.
 """
 
 import logging
@@ -15,7 +15,6 @@ from grid_node.generation.schemas import ResumeSchema, load
 from grid_node.generation.selection import ENDED
 from grid_node.generation.tasks import StoredFile
 from grid_node.http import socket_messages as messages
-from grid_node.http.absences import Absences
 from grid_node.http.connections import Connections, Held
 from grid_node.http.following import Follower
 from grid_node.http.results import pieces_of
@@ -41,10 +40,9 @@ LIMITED = 1.0
 class GenerateSockets:
     """The raw sockets of this process."""
 
-    def __init__(self, services: Services, connections: Connections, absences: Absences) -> None:
+    def __init__(self, services: Services, connections: Connections) -> None:
         self.services = services
         self.connections = connections
-        self.absences = absences
         self._pending = 0
 
     def serve(self, environ: dict[str, Any], address: str) -> None:
@@ -80,7 +78,6 @@ class _Conversation:
 
     def __init__(self, sockets: GenerateSockets, socket: WebSocket) -> None:
         self._services = sockets.services
-        self._absences = sockets.absences
         self._socket = socket
         self.held = Held(None, "websocket", self.end)
         self._follower: Follower | None = None
@@ -131,13 +128,12 @@ class _Conversation:
         frame = self._second_frame(caller)
         self._extended = frame.get("extended") is True
         task_id, after = self._begin(caller, frame)
-        self._absences.seen(task_id)
         try:
             with Follower(self._services.streams, task_stream(task_id), after) as self._follower:
                 self._converse(caller.key_id, task_id, self._follower)
         finally:
             if not self._ended:
-                self._absences.gone(caller.key_id, task_id)
+                self.guarded(lambda: self._services.tasks.abandon(caller.key_id, task_id))
 
     def _second_frame(self, caller: Caller) -> dict[str, Any]:
         """A key without room for a task is told so before it says what it wants, unless it comes to resume one."""

@@ -11,7 +11,6 @@ from grid_node.generation.lifecycle import task_stream
 from grid_node.generation.requests import new_task
 from grid_node.generation.schemas import GenerateSchema, ListSchema, ResumeSchema, StatusSchema, load
 from grid_node.generation.selection import ENDED
-from grid_node.http.absences import Absences
 from grid_node.http.auth import Doorkeeper
 from grid_node.http.connections import Connections
 from grid_node.http.documents import ERRORS, answers, body_of, header, query_of
@@ -32,14 +31,11 @@ LIST = ListSchema()
 class TaskRoutes:
     """`/tasks` and everything below it."""
 
-    def __init__(
-        self, services: Services, doorkeeper: Doorkeeper, connections: Connections, absences: Absences
-    ) -> None:
+    def __init__(self, services: Services, doorkeeper: Doorkeeper, connections: Connections) -> None:
         self._services = services
         self._tasks = services.tasks
         self._doorkeeper = doorkeeper
         self._connections = connections
-        self._absences = absences
 
     def blueprint(self) -> Blueprint:
         made = Blueprint("tasks", __name__, description="Generation tasks of the holder of an API key.")
@@ -86,7 +82,6 @@ class TaskRoutes:
         caller = self._doorkeeper.client(request)
         given = load(STATUS, {**query_payload(request, STATUS), "task_id": task_id})
         task = self._tasks.status(caller.key_id, task_id, given["after_seq"], given["wait_s"])
-        self._absences.seen(task_id)
         return jsonify(success=True, task=task)
 
     def cancel(self, task_id: str) -> Response:
@@ -102,7 +97,6 @@ class TaskRoutes:
         task, updates = self._tasks.resume(caller.key_id, task_id, after)
         if task["status"] in ENDED and not updates:
             return Response(status=204)
-        self._absences.seen(task_id)
         answer = Response(mimetype="text/event-stream")
         answer.headers["Cache-Control"] = "no-store"
         answer.headers["X-Accel-Buffering"] = "no"

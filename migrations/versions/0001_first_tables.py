@@ -2,7 +2,7 @@
 
 Revision ID: 0001
 Revises: 
-Create Date: 2026-11-21 11:19:26.863135
+Create Date: 2026-11-21 11:45:44.281703
 
 """
 from alembic import op
@@ -159,6 +159,7 @@ def upgrade():
     sa.Column('finished_at', sa.Double(), nullable=True),
     sa.Column('deadline', sa.Double(), nullable=False),
     sa.Column('settle_at', sa.Double(), nullable=True),
+    sa.Column('abandoned_at', sa.Double(), nullable=True),
     sa.Column('due_at', sa.Double(), nullable=False),
     sa.Column('best', sa.Integer(), nullable=True),
     sa.Column('error', sa.Text(), nullable=True),
@@ -166,6 +167,7 @@ def upgrade():
     sa.UniqueConstraint('id', name=op.f('uq_tasks_id'))
     )
     with op.batch_alter_table('tasks', schema=None) as batch_op:
+        batch_op.create_index('ix_tasks_abandoned', ['abandoned_at'], unique=False, sqlite_where=sa.text('abandoned_at IS NOT NULL AND finished_at IS NULL'), postgresql_where=sa.text('abandoned_at IS NOT NULL AND finished_at IS NULL'))
         batch_op.create_index('ix_tasks_due', ['due_at'], unique=False, sqlite_where=sa.text('finished_at IS NULL'), postgresql_where=sa.text('finished_at IS NULL'))
         batch_op.create_index(batch_op.f('ix_tasks_finished_at'), ['finished_at'], unique=False)
         batch_op.create_index('ix_tasks_key', ['key_id', 'number'], unique=False)
@@ -247,6 +249,7 @@ def downgrade():
         batch_op.drop_index('ix_tasks_key')
         batch_op.drop_index(batch_op.f('ix_tasks_finished_at'))
         batch_op.drop_index('ix_tasks_due', sqlite_where=sa.text('finished_at IS NULL'), postgresql_where=sa.text('finished_at IS NULL'))
+        batch_op.drop_index('ix_tasks_abandoned', sqlite_where=sa.text('abandoned_at IS NOT NULL AND finished_at IS NULL'), postgresql_where=sa.text('abandoned_at IS NOT NULL AND finished_at IS NULL'))
 
     op.drop_table('tasks')
     with op.batch_alter_table('stream_entries', schema=None) as batch_op:

@@ -258,3 +258,27 @@ def test_other_bytes_for_the_same_lease_are_refused_and_the_first_stay(grid):
     with pytest.raises(AlreadySubmitted):
         grid.hand_in("w1", lease, "0.1")
     assert [result["score"] for result in grid.task(task)["results"]] == [0.9]
+
+
+def test_a_task_whose_client_was_lost_is_cancelled_after_the_grace_even_by_a_later_node(make_grid):
+    before = make_grid()
+    task = before.ask(copies=1)
+    before.tasks.abandon(KEY, task)
+    after = make_grid(clock=before.clock)
+    after.clock.advance(59)
+    assert after.tasks.cancel_abandoned() == 0
+    after.clock.advance(2)
+    assert after.tasks.cancel_abandoned() == 1
+    assert after.updates(task)[-1]["error"]["code"] == "client_gone"
+
+
+@pytest.mark.parametrize("read", ["status", "resume"])
+def test_whoever_asks_for_an_abandoned_task_has_come_back(grid, read):
+    task = grid.ask(copies=1)
+    grid.tasks.abandon(KEY, task)
+    grid.clock.advance(50)
+    getattr(grid.tasks, read)(KEY, task, 0)
+    grid.clock.advance(50)
+    assert grid.tasks.cancel_abandoned() == 0
+    grid.hand_in("w1", grid.lease("w1"), "0.9")
+    assert grid.statuses(task)[-1] == "best_results"
