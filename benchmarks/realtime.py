@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from measure import CACHE, RESULTS, ROOT, free_port, stop, wait_for_port
+from measure import CACHE, RESULTS, ROOT, free_port, machine, stop, wait_for_port
 
 PEERS = ROOT / "benchmarks" / "realtime_peers"
 SERVER_CORE, LOAD_CORE = "0", "1"
@@ -163,19 +163,6 @@ def versions(peers: list[str]) -> dict[str, str]:
     return found
 
 
-def machine() -> dict[str, Any]:
-    described = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((line.split(":")[1].strip() for line in described if line.startswith("model name")), "?")
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "memory_gib": round(memory, 1),
-        "kernel": platform.release(),
-        "load_average_before": round(os.getloadavg()[0], 2),
-    }
-
-
 def summary(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
@@ -250,7 +237,7 @@ def main() -> None:
     about = {"machine": machine(), "versions": versions(options.peers)}
     RESULTS.mkdir(exist_ok=True)
     for results in rounds(options):  # written after each round: a long run that is stopped is not lost
-        about["machine"]["load_average_after"] = round(os.getloadavg()[0], 2)
+        about["machine"]["load_after"] = round(os.getloadavg()[0], 2)
         (RESULTS / "realtime.json").write_text(json.dumps({**about, "results": results}, indent=2) + "\n")
         (RESULTS / "realtime.md").write_text(report(results, about, options))
     print((RESULTS / "realtime.md").read_text())

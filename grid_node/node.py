@@ -2,10 +2,10 @@
 
 import logging
 import threading
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from grid_node.blobs.references import referred
-from grid_node.generation.tending import loop
 from grid_node.metrics import HubWatch
 from grid_node.services import Services
 
@@ -65,9 +65,9 @@ class Node:
         self.http.start()
         grid.bells.listen(self._heard)
         self.hub_watch.start()
-        loop(self._poll, POLL_EVERY, self._stopping, "poll")
-        loop(self._sweep, SWEEP_EVERY, self._stopping, "sweep")
-        loop(self._purge, PURGE_EVERY, self._stopping, "purge")
+        _loop(self._poll, POLL_EVERY, self._stopping, "poll")
+        _loop(self._sweep, SWEEP_EVERY, self._stopping, "sweep")
+        _loop(self._purge, PURGE_EVERY, self._stopping, "purge")
         self._sweep()
         self._started = True
 
@@ -133,3 +133,16 @@ class Node:
     def _needed(self, digests: list[str]) -> set[str]:
         """Blobs that a result or an upload still needs."""
         return referred(self.services.store, digests) | self.services.uploads.referenced(digests)
+
+
+def _loop(action: Callable[[], Any], every: float, stopping: threading.Event, name: str) -> None:
+    """Run `action` every so many seconds until `stopping` is set; a failure is logged and does not end it."""
+
+    def run() -> None:
+        while not stopping.wait(every):
+            try:
+                action()
+            except Exception:
+                log.exception("%s failed", name)
+
+    threading.Thread(target=run, name=f"grid-{name}", daemon=True).start()

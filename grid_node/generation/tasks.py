@@ -51,6 +51,7 @@ _FORGET_IDEMPOTENCY = prepared(
 _QUEUED = prepared(
     select(tasks.c.key_id, func.count().label("waiting")).where(tasks.c.status == QUEUED).group_by(tasks.c.key_id)
 )
+_WAITING = prepared(select(tasks.c.id, tasks.c.key_id).where(tasks.c.status == QUEUED))
 _QUEUED_BEFORE = prepared(
     select(func.count()).where(
         tasks.c.status == QUEUED, tasks.c.key_id == bindparam("key"), tasks.c.number < bindparam("row")
@@ -338,9 +339,7 @@ class Tasks:
 
     def cancel_unassigned(self, in_force: Callable[[Iterable[str]], set[str]]) -> int:
         """Cancel what waits for its first worker under keys that are no longer in force; returns how many."""
-        rows = self._store.read(
-            lambda tx: tx.execute(select(tasks.c.id, tasks.c.key_id).where(tasks.c.status == QUEUED)).all()
-        )
+        rows = self._store.read(lambda tx: tx.execute(_WAITING).all())
         alive = in_force({row.key_id for row in rows})
         gone = [row for row in rows if row.key_id not in alive]
         for row in gone:

@@ -3,7 +3,6 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -218,16 +217,3 @@ class Tending:
 def _most(tx: Transaction) -> int:
     """On PostgreSQL a transaction holds one task at a time, see `holds`."""
     return 1 if tx.is_postgresql else BATCH
-
-
-def loop(action: Callable[[], Any], every: float, stopping: threading.Event, name: str) -> None:
-    """Run `action` every so many seconds until `stopping` is set; a failure is logged and does not end it."""
-
-    def run() -> None:
-        while not stopping.wait(every):
-            try:
-                action()
-            except Exception:
-                log.exception("%s failed", name)
-
-    threading.Thread(target=run, name=f"grid-{name}", daemon=True).start()
