@@ -10,8 +10,16 @@ from sqlalchemy import Engine
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from events.server import SocketFace
-from grid_node.adapters import KeyGate, ResultSignatures, StoredUploads, WorkerAuthentication, WorkerRegistry
+from grid_node.adapters import (
+    KeyGate,
+    ModelAccess,
+    ResultSignatures,
+    StoredUploads,
+    WorkerAuthentication,
+    WorkerRegistry,
+)
 from grid_node.blobs.factory import make_blobs
+from grid_node.blobs.store import Blobs
 from grid_node.census import Census
 from grid_node.cli import register_commands
 from grid_node.clock import Clock, SystemClock
@@ -24,6 +32,8 @@ from grid_node.generation.tasks import Tasks
 from grid_node.generation.tending import Tending
 from grid_node.generation.verdicts import Verdicts
 from grid_node.generation.work import Work
+from grid_node.hosting.reading import Deleting, Reading
+from grid_node.hosting.serving import Serving
 from grid_node.http import register_routes
 from grid_node.identity.challenge import Authenticator
 from grid_node.identity.epistula import Epistula
@@ -40,7 +50,7 @@ from grid_node.kinds import load_kinds
 from grid_node.metrics import Metrics
 from grid_node.node import Node
 from grid_node.secret import node_secret
-from grid_node.services import Services
+from grid_node.services import Hosting, Services
 from grid_node.settings import Settings
 from grid_node.streams.bells import make_bells
 from grid_node.streams.service import Streams
@@ -128,6 +138,7 @@ def _services(settings: Settings, clock: Clock, store: Store, offload: Offload) 
     )
     jobs = ScoringJobs(store, clock, settings, verdicts)
     metrics = Metrics()
+    hosting = _hosting(settings, clock, store, offload, keys, blobs)
     return Services(
         settings=settings,
         clock=clock,
@@ -156,4 +167,25 @@ def _services(settings: Settings, clock: Clock, store: Store, offload: Offload) 
         authentication=WorkerAuthentication(
             settings, clock, keys, Authenticator(node_key, metagraph, clock, settings), node_key, kinds
         ),
+        hosting=hosting,
+    )
+
+
+def _hosting(
+    settings: Settings, clock: Clock, store: Store, offload: Offload, keys: KeyService, blobs: Blobs
+) -> Hosting:
+    from grid_node import pending
+
+    compute = pending.Compute()
+    encrypted = pending.Encrypted()
+    return Hosting(
+        access=ModelAccess(store, clock, keys, settings.models_auth),
+        reading=Reading(store, blobs),
+        serving=Serving(store, clock, settings, blobs, pending.Holds(), pending.Checks(), compute, encrypted),
+        deleting=Deleting(store, compute, encrypted),
+        inference=None,
+        encrypted=encrypted,
+        datasets=None,
+        compute=compute,
+        scrub=None,
     )

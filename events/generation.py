@@ -5,9 +5,10 @@ from typing import Any
 
 from events.connection import ClientSession, ClientSessions
 from events.publisher import Publisher
+from grid_node.fields import load
 from grid_node.generation.lifecycle import task_stream
 from grid_node.generation.requests import new_task
-from grid_node.generation.schemas import ListSchema, ResumeSchema, StatusSchema, TaskIdSchema, load
+from grid_node.generation.schemas import ListSchema, ResumeSchema, StatusSchema, TaskIdSchema
 from grid_node.generation.selection import ENDED
 from grid_node.services import Services
 from grid_node.streams.service import Entry, Subscription

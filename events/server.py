@@ -8,16 +8,22 @@ from flask_socketio import SocketIO
 
 from events.connection import ClientSessions, error_to_ack
 from events.generation import GenerationEvents
+from events.models import ModelEvents
 from events.publisher import BLACKLISTED, CLIENTS, DEREGISTERED, KEY_REMOVED, SHUTDOWN, WORKERS, Publisher
 from events.workers import UPLOAD_URL, WorkerEvents
 from grid_node.errors import Blacklisted, GridError, NotRegistered
 from grid_node.identity.standing import admit
 from grid_node.services import Services
+from grid_node.settings import MIB, Settings
 from grid_node.wire.events import Events
 from grid_node.wire.limits import WireLimits
 from grid_node.wire.server import attach, build_server
 
 log = logging.getLogger(__name__)
+
+MODEL_UPLOAD_URL = "/uploads"
+SPARE = 7 * MIB
+"""Bytes that a transport takes above its largest event: who sends too much is told so, and is not cut."""
 
 
 class SocketFace:
@@ -28,12 +34,14 @@ class SocketFace:
         self._services = services
         self.server = build_server(
             async_mode=settings.async_mode,
-            limits=WireLimits(message_bytes=settings.message_max, connections=settings.sockets_max),
+            limits=_limits(settings),
             error_body=self._error_body,
             observe=self._observe,
             cors_allowed_origins=_origins(settings.cors_origins),
         )
         self.server.elsewhere[WORKERS] = {"upload_url": UPLOAD_URL}
+        self.server.elsewhere[CLIENTS] = {"upload_url": MODEL_UPLOAD_URL}
+        self.server.message_limits[CLIENTS] = settings.models_message_max
         self.publisher = Publisher(self.server)
         self.clients = ClientSessions(services)
         self.workers = WorkerEvents(services, self.server, self.publisher)
@@ -41,6 +49,7 @@ class SocketFace:
         events.on_connect(self.clients.connect)
         events.on_disconnect(self.clients.disconnect)
         GenerationEvents(services, self.clients, self.publisher).register(events)
+        ModelEvents(services, self.clients).register(events)
         self.workers.register(Events(self.server, WORKERS))
         self.extension = SocketIO(app, async_mode=settings.async_mode)
         attach(self.extension, self.server)
@@ -89,6 +98,16 @@ class SocketFace:
 
     def _observe(self, event: str, seconds: float) -> None:
         self._services.metrics.ack.labels(event).observe(seconds)
+
+
+def _limits(settings: Settings) -> WireLimits:
+    largest = max(settings.message_max, settings.models_message_max)
+    return WireLimits(
+        message_bytes=settings.message_max,
+        transport_bytes=largest + SPARE,
+        backlog_bytes=largest + SPARE,
+        connections=settings.sockets_max,
+    )
 
 
 def _origins(text: str) -> Any:

@@ -15,6 +15,7 @@ from grid_node.errors import (
     MessageTooLarge,
     NotAuthenticated,
 )
+from grid_node.fields import load
 from grid_node.generation.schemas import (
     EmptySchema,
     FeedbackSchema,
@@ -22,7 +23,6 @@ from grid_node.generation.schemas import (
     PullSchema,
     SkipSchema,
     SubmitSchema,
-    load,
 )
 from grid_node.generation.work import WorkerIdentity
 from grid_node.generation.workers import feedback_stream, notice_stream

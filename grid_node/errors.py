@@ -115,6 +115,27 @@ class Forbidden(GridError):
     code, status, text = "forbidden", 403, "The API key lacks the scope for this"
 
 
+class DownloadNotAllowed(GridError):
+    code, status, text = "download_not_allowed", 403, "You're not allowed to download this model."
+
+
+class InferenceNotAllowed(GridError):
+    code, status, text = "inference_not_allowed", 403, "You're not allowed to run inference on this model."
+
+    def __init__(self, text: str | None = None, **data: Any) -> None:
+        super().__init__(text, not_allowed=True, **data)
+
+
+class QuotaExceeded(GridError):
+    """`used` and `limit`, in bytes or in models as the text says."""
+
+    code, status, text = "quota_exceeded", 403, "No quota left"
+
+
+class SharePeerNotAllowed(GridError):
+    code, status, text = "share_peer_not_allowed", 403, "This node places shares at the operator's share_peers only"
+
+
 class NotRegistered(GridError):
     code, status, text = "not_registered", 403, "Unregistered hotkey"
 
@@ -136,6 +157,20 @@ class NotFound(GridError):
 
 class UnknownEvent(GridError):
     code, status, text = "unknown_event", 404, "Unknown event"
+
+
+class ModelNotFound(GridError):
+    code, status, text = "model_not_found", 404, "Model not found."
+
+
+class ModelIdNotFound(ModelNotFound):
+    """The same, in the words of the encrypted search."""
+
+    text = "Model ID not found!"
+
+
+class DatasetNotFound(GridError):
+    code, status, text = "dataset_not_found", 404, "Dataset not found."
 
 
 class TaskNotFound(GridError):
@@ -164,6 +199,25 @@ class FormatNotAvailable(GridError):
 
 class IdempotencyConflict(GridError):
     code, status, text = "idempotency_conflict", 409, "The idempotency key was used with another request"
+
+
+class ModelExists(GridError):
+    """`message` carries the text too: that is where the first clients looked for it."""
+
+    code, status, text = "model_exists", 409, "Model id already exists."
+
+    def __init__(self, text: str | None = None, **data: Any) -> None:
+        super().__init__(text, message=text or self.text, **data)
+
+
+class DatasetExists(ModelExists):
+    code, text = "dataset_exists", "Dataset id already exists."
+
+
+class VersionConflict(GridError):
+    """`version` is the one that comes next."""
+
+    code, status, text = "version_conflict", 409, "The version must be the next one"
 
 
 class SeqAhead(GridError):
@@ -224,6 +278,18 @@ class AssetTooLarge(GridError):
     code, status, text = "asset_too_large", 413, "The asset is too large"
 
 
+class ModelTooLarge(GridError):
+    """`size` and `limit` in bytes, `download_url` where the bytes are."""
+
+    code, status, text = "model_too_large", 413, "The model is too large for one message"
+
+
+class InferenceTooLarge(GridError):
+    """`limit` in bytes, after decompression."""
+
+    code, status, text = "inference_too_large", 413, "The inference request is too large"
+
+
 class UploadTooLarge(GridError):
     code, status, text = "upload_too_large", 413, "The upload is too large"
 
@@ -238,6 +304,34 @@ class RangeNotSatisfiable(GridError):
 
 class Sha256Mismatch(GridError):
     code, status, text = "sha256_mismatch", 422, "sha256 differs from the bytes"
+
+
+class InvalidModel(GridError):
+    """`reason` says what is wrong with the bytes."""
+
+    code, status, text = "invalid_model", 422, "The bytes are not a model of this format"
+
+
+class ModelFormatNotAvailable(FormatNotAvailable):
+    status, text = 422, "This node does not take models of this format"
+
+
+class FormatNotRunnable(GridError):
+    code, status, text = "format_not_runnable", 422, "This node cannot run such a model"
+
+
+class InferenceFailed(GridError):
+    code, status, text = "inference_failed", 422, "The model failed on this input"
+
+
+class NonFiniteOutput(GridError):
+    code, status, text = "non_finite_output", 422, "The result holds NaN or infinity, which JSON has no word for"
+
+
+class ValueOutOfRange(GridError):
+    """`tensor` names the one that cannot be shared."""
+
+    code, status, text = "value_out_of_range", 422, "A value is too large, infinite or NaN for this precision"
 
 
 class UpgradeRequired(GridError):
@@ -297,6 +391,28 @@ class ChainUnavailable(GridError):
 
 class ShuttingDown(GridError):
     code, status, text = "shutting_down", 503, "Server Shutdown"
+
+
+class ModelNotReady(GridError):
+    code, status, text = "model_not_ready", 503, "The model is not ready"
+
+
+class ModelCorrupt(GridError):
+    code, status, text = "model_corrupt", 503, "The stored bytes are damaged"
+
+
+class ComputeUnavailable(GridError):
+    code, status, text = "compute_unavailable", 503, "No process to run models now"
+
+
+class InferenceTimeout(GridError):
+    code, status, text = "inference_timeout", 504, "The inference took too long"
+
+
+class SharePlacementFailed(GridError):
+    """`worker` names the holder that failed."""
+
+    code, status, text = "share_placement_failed", 504, "The shares could not be placed; nothing is left of them"
 
 
 class StoreFull(GridError):

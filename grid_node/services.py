@@ -6,7 +6,7 @@ from typing import Any
 
 from flask import current_app
 
-from grid_node.adapters import WorkerAuthentication
+from grid_node.adapters import ModelAccess, WorkerAuthentication
 from grid_node.blobs.store import Blobs
 from grid_node.census import Census
 from grid_node.clock import Clock
@@ -17,6 +17,8 @@ from grid_node.generation.lifecycle import Lifecycle
 from grid_node.generation.tasks import Tasks
 from grid_node.generation.tending import Tending
 from grid_node.generation.work import Work
+from grid_node.hosting.reading import Deleting, Reading
+from grid_node.hosting.serving import Serving
 from grid_node.identity.epistula import Epistula
 from grid_node.identity.node_key import NodeKey
 from grid_node.identity.service import KeyService
@@ -29,6 +31,21 @@ from grid_node.settings import Settings
 from grid_node.streams.bells import BellTower
 from grid_node.streams.service import Streams
 from grid_node.uploads.service import UploadService
+
+
+@dataclass(frozen=True)
+class Hosting:
+    """Hosted models and datasets."""
+
+    access: ModelAccess
+    reading: Reading
+    serving: Serving
+    deleting: Deleting
+    inference: Any
+    encrypted: Any
+    datasets: Any
+    compute: Any
+    scrub: Any
 
 
 @dataclass
@@ -60,6 +77,7 @@ class Services:
     census: Census
     epistula: Epistula
     authentication: WorkerAuthentication
+    hosting: Hosting
     draining: bool = False
 
     def check_key(self, key_id: str, scope: str) -> None:

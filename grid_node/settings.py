@@ -48,6 +48,7 @@ def _one_of(*words: str) -> dict[str, Any]:
 
 _ZERO_OK: dict[str, Any] = {"check": _not_negative, "expects": "a number, zero or more"}
 MIB = 1024 * 1024
+LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,44 @@ class Settings:
     )
     scoring_queue_max: int = setting(200, "results", "results waiting for a score before leases stop")
 
+    # --- hosted models
+    models_auth: str = setting(
+        "", "", "who needs a key; empty: none, on loopback only", **_one_of("", "none", "write", "all")
+    )
+    models_message_max: int = setting(MIB, "bytes", "largest event that carries a model, all its parts together")
+    models_inline_max: int = setting(8 * MIB, "bytes", "largest model inside JSON or a form, in or out")
+    models_max_bytes: int = setting(10 * 1024 * MIB, "bytes", "largest model")
+    models_quota_bytes: int = setting(50 * 1024 * MIB, "bytes", "models of one key together")
+    models_quota_count: int = setting(1000, "models", "models of one key")
+    models_anonymous_quota_bytes: int = setting(5 * 1024 * MIB, "bytes", "models served without a key together")
+    models_anonymous_quota_count: int = setting(1000, "models", "models served without a key")
+    models_upload_ttl: float = setting(86400.0, "s", "life of an unfinished upload of a model")
+    models_uploads_open: int = setting(16, "uploads", "unfinished uploads of one key")
+    models_check_timeout: float = setting(60.0, "s", "how long an upload's last request waits for the check")
+    blob_scrub_interval: float = setting(604800.0, "s", "how often every stored model is read and compared")
+    safetensors_header_max: int = setting(16 * MIB, "bytes", "largest header of a safetensors file")
+    safetensors_tensors_max: int = setting(100_000, "tensors", "most tensors of a safetensors file")
+    executable_formats: str = setting("", "", "formats with code that may run: torchscript, torch_export")
+
+    # --- inference
+    infer_timeout: float = setting(30.0, "s", "deadline of an inference, from its arrival")
+    infer_max_bytes: int = setting(64 * MIB, "bytes", "largest inference request, uncompressed")
+    infer_queue_max: int = setting(256, "requests", "requests in hand for one model")
+    batch_max_rows: int = setting(32, "rows", "most rows of one batch")
+    batch_max_delay: float = setting(0.005, "s", "longest wait for a batch to fill", **_ZERO_OK)
+    compute_processes: int = setting(1, "processes", "processes that run models; 0: none", **_ZERO_OK)
+    compute_threads: int = setting(0, "threads", "threads of each; 0: all cores / processes", **_ZERO_OK)
+    compute_memory: int = setting(2 * 1024 * MIB, "bytes", "models loaded in one process together")
+    compute_idle_unload: float = setting(600.0, "s", "idle time after which a model is unloaded")
+
+    # --- models of syft, and shares of encrypted models
+    syft_python: str = setting("", "file", "Python with the extra `syft`; empty: format syft-0.9.5 is refused")
+    syft_timeout: float = setting(120.0, "s", "longest conversion")
+    syft_memory: int = setting(4 * 1024 * MIB, "bytes", "memory of a conversion")
+    syft_expanded_max: int = setting(2 * 1024 * MIB, "bytes", "largest state dict that a conversion may yield")
+    share_peers: str = setting("", "URLs", "grid nodes at which this node places shares; comma separated")
+    share_place_timeout: float = setting(600.0, "s", "longest time to split a model and place its shares")
+
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> "Settings":
         """Settings from `overrides`, then the environment, then `.env`, then the defaults.
@@ -162,6 +201,11 @@ class Settings:
             value = getattr(self, field.name)
             if check is not None and not check(value):
                 raise BadSetting(f"{env_name(field.name)} must be {field.metadata['expects']}, not {value!r}")
+        if not self.models_auth and self.host not in LOOPBACK:
+            raise BadSetting("GRID_MODELS_AUTH must be set (none, write or all) when GRID_HOST is not loopback")
+        unknown = self.formats_with_code - {"torchscript", "torch_export"}
+        if unknown:
+            raise BadSetting(f"GRID_EXECUTABLE_FORMATS knows torchscript and torch_export, not {sorted(unknown)}")
         if self.public_api_task_timeout > self.public_api_deadline_max:
             raise BadSetting("GRID_PUBLIC_API_TASK_TIMEOUT is above GRID_PUBLIC_API_DEADLINE_MAX")
 
@@ -177,6 +221,11 @@ class Settings:
     @property
     def blobs(self) -> str:
         return self.blobs_url or str(self.data_dir.resolve() / "blobs")
+
+    @property
+    def formats_with_code(self) -> frozenset[str]:
+        """The model formats with code of their own that the operator lets run."""
+        return frozenset(word.strip() for word in self.executable_formats.split(",") if word.strip())
 
     @property
     def jobs_file(self) -> Path:

@@ -6,7 +6,8 @@ from typing import Any
 from marshmallow import Schema
 
 from grid_node.errors import InvalidPayload
-from grid_node.generation.schemas import FrameSchema, GenerateSchema, check_prompt_length, load
+from grid_node.fields import load
+from grid_node.generation.schemas import FrameSchema, GenerateSchema, check_prompt_length
 from grid_node.generation.tasks import NewTask
 from grid_node.settings import Settings
 

@@ -1,48 +1,16 @@
 """Wire messages of generation: one schema for the event and the route."""
 
-import re
 import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
 from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, validate
 
-from grid_node.errors import InvalidPayload, PromptTooLong
+from grid_node.errors import PromptTooLong
+from grid_node.fields import CONTROL, SHA256, StrictBool, StrictFloat, StrictInt, no_control_characters
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 SEQ = validate.Range(0, 2**63 - 1)
 """What a sequence number can be in every database."""
-SHA256 = validate.Regexp(r"^[0-9a-f]{64}$", error="must be 64 lower hex digits")
-
-
-class StrictBool(fields.Boolean):
-    """true or false, and nothing that resembles them."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> bool:
-        if not isinstance(value, bool):
-            raise ValidationError("must be true or false")
-        return value
-
-
-class StrictFloat(fields.Float):
-    """A JSON number: no text, no bytes, no boolean, no NaN, no infinity."""
-
-    def _validated(self, value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValidationError("must be a number")
-        return float(super()._validated(value))
-
-
-class StrictInt(fields.Integer):
-    """A JSON integer: no text, no bytes, no boolean, no fraction."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(strict=True, **kwargs)
-
-    def _validated(self, value: Any) -> Any:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValidationError("must be a whole number")
-        return super()._validated(value)
 
 
 class Prompt(fields.String):
@@ -52,15 +20,9 @@ class Prompt(fields.String):
         text = unicodedata.normalize("NFC", super()._deserialize(value, attr, data, **kwargs)).strip()
         if not text:
             raise ValidationError("must not be empty")
-        if _CONTROL.search(text):
+        if CONTROL.search(text):
             raise ValidationError("must not contain control characters")
         return text
-
-
-def no_control_characters(text: str) -> None:
-    """Names and keys go into the database as they are, and PostgreSQL's text cannot hold NUL."""
-    if _CONTROL.search(text):
-        raise ValidationError("must not contain control characters")
 
 
 class GenerateSchema(Schema):
@@ -178,16 +140,6 @@ class FeedbackSchema(Schema):
 class EmptySchema(Schema):
     class Meta:
         unknown = RAISE
-
-
-def load(schema: Schema, payload: Any) -> dict[str, Any]:
-    """The checked message; raises InvalidPayload with what is wrong in each field."""
-    if not isinstance(payload, Mapping):
-        raise InvalidPayload(fields={"_schema": ["must be an object"]})
-    try:
-        return dict(schema.load(payload))
-    except ValidationError as error:
-        raise InvalidPayload(fields=error.normalized_messages()) from None
 
 
 def check_prompt_length(prompt: Any, limit: int) -> None:

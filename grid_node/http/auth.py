@@ -8,7 +8,8 @@ from typing import Any, cast
 from flask import Flask, Request, Response, g
 
 from grid_node.errors import GridError, NotAuthenticated
-from grid_node.generation.schemas import WorkerNameSchema, load
+from grid_node.fields import load
+from grid_node.generation.schemas import WorkerNameSchema
 from grid_node.generation.work import WorkerIdentity
 from grid_node.http.bodies import read_body
 from grid_node.identity.epistula import SignedRequest, body_digest

@@ -9,9 +9,10 @@ import threading
 from typing import Any
 
 from grid_node.errors import FormatNotAvailable, GridError, NotFound, ResultExpired, ServerFull
+from grid_node.fields import load
 from grid_node.generation.lifecycle import task_stream
 from grid_node.generation.requests import FRAME, new_task
-from grid_node.generation.schemas import ResumeSchema, load
+from grid_node.generation.schemas import ResumeSchema
 from grid_node.generation.selection import ENDED
 from grid_node.generation.tasks import StoredFile
 from grid_node.http import socket_messages as messages

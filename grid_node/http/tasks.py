@@ -7,9 +7,10 @@ from flask import Response, g, jsonify, request
 from flask_smorest import Blueprint
 
 from grid_node.errors import InvalidPayload
+from grid_node.fields import load
 from grid_node.generation.lifecycle import task_stream
 from grid_node.generation.requests import new_task
-from grid_node.generation.schemas import GenerateSchema, ListSchema, ResumeSchema, StatusSchema, load
+from grid_node.generation.schemas import GenerateSchema, ListSchema, ResumeSchema, StatusSchema
 from grid_node.generation.selection import ENDED
 from grid_node.http.auth import Doorkeeper
 from grid_node.http.connections import Connections

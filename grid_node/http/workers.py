@@ -10,6 +10,7 @@ from flask_smorest import Blueprint
 
 from grid_node.blobs.store import Blob
 from grid_node.errors import InvalidPayload, MessageTooLarge
+from grid_node.fields import load
 from grid_node.generation.schemas import (
     EmptySchema,
     FeedbackSchema,
@@ -17,7 +18,6 @@ from grid_node.generation.schemas import (
     PullSchema,
     SkipSchema,
     SubmitSchema,
-    load,
 )
 from grid_node.generation.work import WorkerIdentity
 from grid_node.http.auth import Doorkeeper, target_of

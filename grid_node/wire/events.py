@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from grid_node.errors import GridError, InvalidMessage, UnknownEvent
 
-Ack = dict[str, Any]
+Ack = dict[str, Any] | list[Any]
 Handler = Callable[[str, Any], Ack | None]
 Fallback = Callable[[str, str, Any], Ack | None]
 ErrorBody = Callable[[Exception], Ack]

@@ -91,6 +91,8 @@ class WireServer(socketio.Server):
         self.observe = observe
         self.elsewhere: dict[str, dict[str, Any]] = {}
         """By namespace, what the answer to a message above the limit says besides: where a larger one may go."""
+        self.message_limits: dict[str, int] = {}
+        """By namespace, another limit than `limits.message_bytes`."""
         self._assemblies: dict[str, Assembly] = {}
         self._welcomes: dict[str, Callable[[str], None]] = {}
         # async_handlers off: `Route.waits` says which events get a task of their own.
@@ -136,7 +138,7 @@ class WireServer(socketio.Server):
             raise ProtocolViolation("packet type not allowed from a client")
 
     def _attach(self, eio_sid: str, assembly: Assembly, data: bytes) -> None:
-        assembly.add(data, self.limits.message_bytes)
+        assembly.add(data, self._message_limit(assembly.head.namespace))
         if assembly.missing:
             return
         del self._assemblies[eio_sid]
@@ -144,6 +146,9 @@ class WireServer(socketio.Server):
             self._receive_event(eio_sid, assembly.head, assembly)
         elif not assembly.too_large:
             self._receive_ack(eio_sid, assembly.head, assembly.attachments)
+
+    def _message_limit(self, namespace: str) -> int:
+        return self.message_limits.get(namespace, self.limits.message_bytes)
 
     def _require_sid(self, eio_sid: str, namespace: str) -> str:
         sid = self.manager.sid_from_eio_sid(eio_sid, namespace)
@@ -173,7 +178,7 @@ class WireServer(socketio.Server):
         self._dispatch(eio_sid, sid, head, name, arguments)
 
     def _parse_event(self, head: Head, assembly: Assembly | None) -> tuple[str, list[Any]]:
-        limit = self.limits.message_bytes
+        limit = self._message_limit(head.namespace)
         if byte_size(head.body) > limit or (assembly is not None and assembly.too_large):
             raise MessageTooLarge(limit=limit, **self.elsewhere.get(head.namespace, {}))
         try:

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from marshmallow import Schema, fields
 
 from grid_node.errors import InvalidPayload, PromptTooLong
+from grid_node.fields import StrictBool, load
 from grid_node.generation import schemas
 from grid_node.generation.requests import new_task
-from grid_node.generation.schemas import StrictBool, load
 from grid_node.settings import Settings
 
 REQUIRED: dict[str, Any] = {

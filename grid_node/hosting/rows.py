@@ -1,0 +1,282 @@
+"""Units of work on the rows of hosted models. `now` is seconds since 1970-01-01 UTC."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from sqlalchemy import and_, bindparam, delete, func, insert, select, text, update
+
+from grid_node.blobs.references import refer, release
+from grid_node.database import Transaction
+from grid_node.errors import ModelExists, ModelNotFound, QuotaExceeded, VersionConflict
+from grid_node.hosting.rights import ModelCaller, require_change
+from grid_node.hosting.tables import Model, ModelShare, ModelTag, ModelVersion
+from grid_node.statements import prepared
+from models_store.tensors import Signature
+
+models: Any = Model.__table__
+versions: Any = ModelVersion.__table__
+shares: Any = ModelShare.__table__
+tags: Any = ModelTag.__table__
+
+DELETE_BATCH = 500
+
+
+@dataclass(frozen=True)
+class VersionRow:
+    """One version as it was read, together with its model."""
+
+    number: int
+    id: str
+    hidden: bool
+    newest: int
+    version: int
+    owner: str
+    sha256: str | None
+    size: int
+    format: str
+    allow_download: bool
+    allow_remote_inference: bool
+    mpc: bool
+    tags: str
+    description: str
+    signature: str | None
+    architecture: str | None
+    derived_sha256: str | None
+    created_at: float
+    kills: int
+    share_set: str | None
+    share_precision: int | None
+    share_provider: str | None
+    share_token_sha256: str | None
+
+    @property
+    def key(self) -> str:
+        """Names these bytes and what was said of them for good."""
+        return f"{self.number}/{self.version}"
+
+    @property
+    def reference(self) -> str:
+        """Owner of the blobs of this version."""
+        return f"model-{self.number}-{self.version}"
+
+    @cached_property
+    def takes(self) -> Signature | None:
+        """Inputs and outputs; None for what does not run."""
+        return None if self.signature is None else Signature.of(json.loads(self.signature))
+
+
+_OWN = ("number", "id", "hidden", "newest")
+_COLUMNS = [
+    *(models.c[name] for name in _OWN),
+    *(versions.c[n] for n in VersionRow.__dataclass_fields__ if n not in _OWN and n != "owner"),
+]
+_COLUMNS.insert(5, models.c.owner)
+_JOINED = models.join(versions, versions.c.model == models.c.number)
+_BY_ID = models.c.id == bindparam("model_id")
+_NEWEST = prepared(select(*_COLUMNS).select_from(_JOINED).where(_BY_ID, versions.c.version == models.c.newest))
+_EXACT = prepared(select(*_COLUMNS).select_from(_JOINED).where(_BY_ID, versions.c.version == bindparam("version")))
+_MODEL = prepared(select(models).where(_BY_ID).with_for_update())
+_USED = prepared(
+    select(func.coalesce(func.sum(versions.c.size), 0).label("size"), func.count().label("count")).where(
+        versions.c.owner == bindparam("owner")
+    )
+)
+_LOCK_OWNER = text("SELECT pg_advisory_xact_lock(hashtext('models ' || :owner))")
+_NEXT_PLACE = select(func.coalesce(func.max(models.c.place), 0) + 1).scalar_subquery()
+_CREATE = prepared(
+    text(
+        "INSERT INTO models (id, owner, hidden, place, newest, last_version)"
+        " VALUES (:id, :owner, :hidden, (SELECT COALESCE(MAX(place), 0) + 1 FROM models), 1, 1)"
+        " ON CONFLICT DO NOTHING"
+    )
+)
+_THIS = models.c.number == bindparam("of")
+_AGAIN = prepared(
+    update(models)
+    .where(_THIS, models.c.newest.is_(None))
+    .values(
+        owner=bindparam("by"),
+        hidden=bindparam("hide"),
+        place=_NEXT_PLACE,
+        last_version=models.c.last_version + 1,
+        newest=models.c.last_version + 1,
+    )
+)
+_ADVANCE = prepared(
+    update(models)
+    .where(_THIS, models.c.newest.is_not(None), models.c.last_version == bindparam("seen"))
+    .values(last_version=models.c.last_version + 1, newest=models.c.last_version + 1)
+)
+_SIZES = select(versions.c.version).where(versions.c.model == bindparam("of"))
+
+
+@dataclass(frozen=True)
+class Quota:
+    """What one owner may keep here."""
+
+    size: int
+    """Bytes of all versions together."""
+    count: int
+    """Versions."""
+
+
+def find(tx: Transaction, model_id: str, version: int | None = None) -> VersionRow:
+    """The version, by default the newest. Raises ModelNotFound."""
+    if version is None:
+        row = tx.execute(_NEWEST, {"model_id": model_id}).one_or_none()
+    else:
+        row = tx.execute(_EXACT, {"model_id": model_id, "version": version}).one_or_none()
+    if row is None:
+        raise ModelNotFound()
+    return VersionRow(*row)
+
+
+def check_next(tx: Transaction, caller: ModelCaller, model_id: str, wish: int | str | None) -> Any:
+    """The model's row, or None for an id that was never served, if a serve with this wish may go on.
+
+    Raises ModelExists, ModelNotFound, VersionConflict, and what `require_change` raises.
+    """
+    model = tx.execute(_MODEL, {"model_id": model_id}).one_or_none()
+    if model is None or model.newest is None:
+        if wish is not None:
+            raise ModelNotFound()
+        return model
+    if wish is None:
+        raise ModelExists()
+    require_change(caller, find(tx, model_id))
+    if wish != "new" and wish != model.last_version + 1:
+        raise VersionConflict(version=model.last_version + 1)
+    return model
+
+
+def check_quota(tx: Transaction, owner: str, size: int, quota: Quota) -> None:
+    """Raises QuotaExceeded when `size` more bytes, or one more version, are too many."""
+    if tx.is_postgresql:
+        tx.execute(_LOCK_OWNER, {"owner": owner})
+    used = tx.execute(_USED, {"owner": owner}).one()
+    if used.size + size > quota.size:
+        raise QuotaExceeded("No bytes left in the quota", used=int(used.size), limit=quota.size)
+    if used.count >= quota.count:
+        raise QuotaExceeded("No models left in the quota", used=used.count, limit=quota.count)
+
+
+def add(
+    tx: Transaction, caller: ModelCaller, model_id: str, wish: int | str | None, hidden: bool, values: dict[str, Any]
+) -> VersionRow:
+    """A new version; `values` are columns of ModelVersion. The unique id decides between serves that race."""
+    model = check_next(tx, caller, model_id, wish)
+    number, version = _claim(tx, caller, model, model_id, hidden)
+    tx.execute(insert(versions), {**values, "model": number, "version": version})
+    _retag(tx, number, json.loads(values["tags"]))
+    row = find(tx, model_id, version)
+    refer(tx, row.reference, [digest for digest in (row.sha256, row.derived_sha256) if digest])
+    return row
+
+
+def _claim(tx: Transaction, caller: ModelCaller, model: Any, model_id: str, hidden: bool) -> tuple[int, int]:
+    """The model's number and its next version, ours alone. Raises ModelExists, VersionConflict."""
+    if model is None:
+        if tx.execute(_CREATE, {"id": model_id, "owner": caller.key_id, "hidden": hidden}).rowcount != 1:
+            raise ModelExists()
+        return tx.execute(_MODEL, {"model_id": model_id}).one().number, 1
+    if model.newest is None:
+        if tx.execute(_AGAIN, {"of": model.number, "by": caller.key_id, "hide": hidden}).rowcount != 1:
+            raise ModelExists()
+    elif tx.execute(_ADVANCE, {"of": model.number, "seen": model.last_version}).rowcount != 1:
+        raise VersionConflict(version=model.last_version + 2)
+    return model.number, model.last_version + 1
+
+
+def remove(tx: Transaction, caller: ModelCaller, model_id: str, version: int | None) -> list[VersionRow]:
+    """Delete one version, or all; returns what was deleted. Raises ModelNotFound, Forbidden, MissingKey."""
+    model = tx.execute(_MODEL, {"model_id": model_id}).one_or_none()
+    row = find(tx, model_id, version)
+    require_change(caller, row)
+    numbers = [row.version] if version is not None else list(tx.execute(_SIZES, {"of": row.number}).scalars())
+    gone = [find(tx, model_id, number) for number in numbers]
+    release(tx, [one.reference for one in gone])
+    for table in (versions, shares):
+        tx.execute(delete(table).where(table.c.model == model.number, table.c.version.in_(numbers)))
+    _settle_newest(tx, model.number, model_id)
+    return gone
+
+
+def _settle_newest(tx: Transaction, number: int, model_id: str) -> None:
+    """After a deletion: the newest version that is left, or none."""
+    newest = tx.execute(select(func.max(versions.c.version)).where(versions.c.model == number)).scalar()
+    change = {"newest": newest} if newest is not None else {"newest": None, "place": None}
+    tx.execute(update(models).where(models.c.number == number).values(**change))
+    _retag(tx, number, json.loads(find(tx, model_id).tags) if newest is not None else [])
+
+
+def _retag(tx: Transaction, number: int, words: list[str]) -> None:
+    tx.execute(delete(tags).where(tags.c.model == number))
+    for word in dict.fromkeys(words):
+        tx.execute(insert(tags), {"tag": word, "model": number})
+
+
+# --- lists ---------------------------------------------------------------------------------------------------------
+
+_LISTED = and_(models.c.place.is_not(None), models.c.hidden.is_(False))
+_ORDER = (models.c.place, models.c.number)
+_IDS = prepared(select(models.c.id).where(_LISTED).order_by(*_ORDER))
+_VERSIONS = prepared(
+    select(versions.c.model, versions.c.version)
+    .select_from(_JOINED)
+    .where(models.c.place.is_not(None))
+    .order_by(versions.c.model, versions.c.version)
+)
+
+
+def ids(tx: Transaction) -> list[str]:
+    """Ids of all models, oldest first; shares are not among them."""
+    return [row[0] for row in tx.execute(_IDS)]
+
+
+def page_of_ids(tx: Transaction, limit: int, after: str | None) -> list[str]:
+    """At most `limit` ids from behind `after`."""
+    statement = select(models.c.id).where(_LISTED, *_behind(tx, after)).order_by(*_ORDER).limit(limit)
+    return list(tx.execute(statement).scalars())
+
+
+def page(
+    tx: Transaction, owner: str, limit: int | None, after: str | None, tag: str | None
+) -> list[tuple[VersionRow, list[int]]]:
+    """Newest versions with the numbers of all; shares only for their owner."""
+    listed = models.c.hidden.is_(False) if not owner else (models.c.hidden.is_(False)) | (models.c.owner == owner)
+    statement = (
+        select(*_COLUMNS)
+        .select_from(_JOINED)
+        .where(versions.c.version == models.c.newest, models.c.place.is_not(None), listed, *_behind(tx, after))
+        .order_by(*_ORDER)
+        .limit(limit)
+    )
+    if tag is not None:
+        statement = statement.where(models.c.number.in_(select(tags.c.model).where(tags.c.tag == tag)))
+    rows = [VersionRow(*row) for row in tx.execute(statement)]
+    return [(row, numbers) for row, numbers in zip(rows, _all_versions(tx, rows), strict=True)]
+
+
+def _all_versions(tx: Transaction, rows: list[VersionRow]) -> list[list[int]]:
+    if len(rows) <= DELETE_BATCH:
+        wanted = [row.number for row in rows]
+        statement = select(versions.c.model, versions.c.version).where(versions.c.model.in_(wanted))
+        pairs = tx.execute(statement.order_by(versions.c.version))
+    else:
+        pairs = tx.execute(_VERSIONS)
+    found: dict[int, list[int]] = {}
+    for number, version in pairs:
+        found.setdefault(number, []).append(version)
+    return [found.get(row.number, [row.version]) for row in rows]
+
+
+def _behind(tx: Transaction, after: str | None) -> list[Any]:
+    """Conditions that leave out everything up to `after`; an id that is not there leaves out all."""
+    if after is None:
+        return []
+    place = tx.execute(select(models.c.place, models.c.number).where(models.c.id == after)).one_or_none()
+    if place is None or place.place is None:
+        raise ModelNotFound()
+    return [(models.c.place > place.place) | ((models.c.place == place.place) & (models.c.number > place.number))]

@@ -1,0 +1,312 @@
+"""Serving a model: what may be refused before its bytes, what only they can tell, and the transaction that publishes.
+
+Order that makes a crash harmless: bytes durable under their digest and held, format checked, then one transaction
+with the row and its references; nothing is answered before the commit.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from sqlalchemy import bindparam, insert, select, text
+
+from grid_node.blobs.store import Blob, Blobs
+from grid_node.clock import Clock
+from grid_node.compute.port import Compute
+from grid_node.database import Store, Transaction
+from grid_node.errors import (
+    FormatNotRunnable,
+    IdempotencyConflict,
+    InvalidPayload,
+    MissingKey,
+    ModelFormatNotAvailable,
+    Sha256Mismatch,
+)
+from grid_node.hosting import rows
+from grid_node.hosting.encoding import decoded
+from grid_node.hosting.rights import ModelCaller
+from grid_node.hosting.rows import Quota, VersionRow
+from grid_node.hosting.schemas import ServeRequest
+from grid_node.hosting.tables import ServeRequest as ServeRequestRow
+from grid_node.pending import Holds
+from grid_node.settings import Settings
+from grid_node.statements import prepared
+from models_store.tensors import Signature
+
+REPLAYED = 86400.0
+"""Seconds for which an idempotency key stands for its first answer."""
+WITH_CODE = ("torchscript", "torch_export")
+STATE_DICTS = ("safetensors", "syft-0.9.5")
+"""Formats whose values run through an architecture of ours."""
+
+requests: Any = ServeRequestRow.__table__
+_REPLAY = prepared(select(requests).where(requests.c.owner == bindparam("owner"), requests.c.key == bindparam("key")))
+_PURGE = prepared(text("DELETE FROM serve_requests WHERE at < :before"))
+
+
+class Checked(Protocol):
+    """What the check of a format found."""
+
+    @property
+    def format(self) -> str:
+        """The declared format, or the one that was found."""
+
+    @property
+    def derived(self) -> Path | None:
+        """A safetensors file made of the bytes, for the caller to move away."""
+
+
+class Checks(Protocol):
+    """Looks at bytes without running anything of them."""
+
+    def check(self, path: Path, size: int, declared: str | None) -> Checked:
+        """Raises InvalidModel, ModelFormatNotAvailable."""
+
+
+class SharedModels(Protocol):
+    """The part of serving that knows shares."""
+
+    def check(self, caller: ModelCaller, request: ServeRequest, has_bytes: bool) -> None:
+        """Raises InvalidPayload, SharePeerNotAllowed."""
+
+    def place(self, caller: ModelCaller, request: ServeRequest, blob: Blob) -> ServeRequest:
+        """Split the model and place its shares; the request as if the client had done so."""
+
+    def take_back(self, request: ServeRequest) -> None:
+        """Remove the shares that `place` placed: the request came to nothing."""
+
+    def columns(self, request: ServeRequest) -> dict[str, Any]:
+        """What the row of the version says of the set."""
+
+    def declare(self, tx: Transaction, row: VersionRow, request: ServeRequest) -> None:
+        """Note where the shares are."""
+
+    def check_share(self, caller: ModelCaller, request: ServeRequest, path: Path) -> dict[str, Any]:
+        """The columns of a share that this node is to hold. Raises InvalidModel, InvalidPayload."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model that is there."""
+
+    model_id: str
+    version: int
+    sha256: str | None
+
+    def body(self) -> dict[str, Any]:
+        return {"success": True, "message": f"Model saved with id: {self.model_id}"}
+
+
+class Serving:
+    """`/serve_model`, whichever way its bytes come."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        settings: Settings,
+        blobs: Blobs,
+        holds: Holds,
+        checks: Checks,
+        compute: Compute,
+        shared: SharedModels,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._settings = settings
+        self._blobs = blobs
+        self._holds = holds
+        self._checks = checks
+        self._compute = compute
+        self._shared = shared
+
+    def serve(self, caller: ModelCaller, request: ServeRequest, content: Blob | None = None) -> Served:
+        """Publish; `content` is given where the bytes were streamed into the store, else they are in the request.
+
+        Raises InvalidPayload, ModelExists, ModelNotFound, VersionConflict, Forbidden, QuotaExceeded, InvalidModel,
+        Sha256Mismatch, ModelFormatNotAvailable, FormatNotRunnable, IdempotencyConflict and those of the ports.
+        """
+        size = content.size if content else len(request.model or b"")
+        self.check(caller, request, size)
+        if size == 0:
+            return self._publish_shared(caller, request, None)
+        blob = content or self._blobs.put(decoded(request.model or b"", request.encoding))
+        return self.publish(caller, request, blob)
+
+    def check(self, caller: ModelCaller, request: ServeRequest, size: int) -> None:
+        """Everything that can be refused before the bytes are there; `size` of them are to come."""
+        self._check_fields(caller, request, size)
+        self._store.read(lambda tx: self._check_rows(tx, caller, request, size))
+
+    def publish(self, caller: ModelCaller, request: ServeRequest, blob: Blob, request_id: str | None = None) -> Served:
+        """The bytes are in the store. With a `request_id` it may be called again and answers the same."""
+        if request_id is not None:
+            request = replace(request, idempotency_key=request.idempotency_key or request_id)
+        if request.sha256 is not None and request.sha256 != blob.sha256:
+            self._holds.discard(blob)
+            raise Sha256Mismatch()
+        with self._holds.hold(blob):
+            replayed = self._replayed(caller, request, blob)
+            if replayed is not None:
+                return replayed
+            if request.mpc:
+                return self._publish_shared(caller, request, blob)
+            return self._publish(caller, request, blob)
+
+    def purge(self, tx: Transaction, now: float) -> None:
+        tx.execute(_PURGE, {"before": now - REPLAYED})
+
+    # --- before the bytes
+
+    def _check_fields(self, caller: ModelCaller, request: ServeRequest, size: int) -> None:
+        if request.mpc or request.shares is not None:
+            self._shared.check(caller, request, size > 0)
+        elif size == 0:
+            raise InvalidPayload(fields={"model": ["Missing data for required field."]})
+        if request.format == "share" and caller.is_anonymous:
+            raise MissingKey()
+        if request.format in WITH_CODE and not (
+            caller.may_bring_code and request.format in self._settings.formats_with_code
+        ):
+            raise ModelFormatNotAvailable()
+        if request.format == "syft-0.9.5" and not self._settings.syft_python:
+            raise ModelFormatNotAvailable()
+        if request.architecture is not None and request.format not in (None, *STATE_DICTS):
+            raise InvalidPayload(fields={"architecture": [f"is not for format {request.format}"]})
+        if request.allow_remote_inference and request.format in ("opaque", "share"):
+            raise FormatNotRunnable()
+
+    def _check_rows(self, tx: Transaction, caller: ModelCaller, request: ServeRequest, size: int) -> None:
+        """A request that was answered before is judged when its bytes are known."""
+        if self._first_answer(tx, caller, request) is None:
+            rows.check_next(tx, caller, request.model_id, request.version)
+            rows.check_quota(tx, caller.key_id, size, self._quota(caller))
+
+    def _quota(self, caller: ModelCaller) -> Quota:
+        settings = self._settings
+        if caller.is_anonymous:
+            return Quota(settings.models_anonymous_quota_bytes, settings.models_anonymous_quota_count)
+        return Quota(settings.models_quota_bytes, settings.models_quota_count)
+
+    # --- with the bytes
+
+    def _publish(self, caller: ModelCaller, request: ServeRequest, blob: Blob) -> Served:
+        path = self._blobs.path(blob.sha256)
+        checked = self._checks.check(path, blob.size, request.format)
+        derived = None if checked.derived is None else self._adopt(checked.derived)
+        columns = {} if checked.format != "share" else self._shared.check_share(caller, request, path)
+        runs = path if derived is None else self._blobs.path(derived.sha256)
+        signature = self._signature(request, checked.format, runs)
+        values = self._values(request, checked.format, blob, signature) | columns
+        values["derived_sha256"] = derived and derived.sha256
+        return self._store.write(lambda tx: self._insert(tx, caller, request, blob, values))
+
+    def _publish_shared(self, caller: ModelCaller, request: ServeRequest, blob: Blob | None) -> Served:
+        """An encrypted model: this node keeps the table of shares, and the plaintext in no case."""
+        placed = request if blob is None else self._shared.place(caller, request, blob)
+        values = self._values(placed, request.format or "safetensors", None, None) | self._shared.columns(placed)
+        try:
+            return self._store.write(lambda tx: self._insert(tx, caller, placed, blob, values))
+        except BaseException:
+            if blob is not None:
+                self._shared.take_back(placed)
+            raise
+
+    def _adopt(self, file: Path) -> Blob:
+        """The derived file is ours and small enough to have been written by a bounded process."""
+        with self._blobs.writer(self._settings.syft_expanded_max * 2) as writer, file.open("rb") as opened:
+            while piece := opened.read(256 * 1024):
+                writer.write(piece)
+            file.unlink()
+            return writer.commit()
+
+    def _signature(self, request: ServeRequest, form: str, runs: Path) -> Signature | None:
+        """What the model takes and gives, if it can run. Raises FormatNotRunnable, InvalidModel, InvalidPayload."""
+        if request.architecture is not None and form not in STATE_DICTS:
+            raise InvalidPayload(fields={"architecture": [f"is not for format {form}"]})
+        runnable = form in WITH_CODE or (form in STATE_DICTS and request.architecture is not None)
+        if not runnable:
+            if request.allow_remote_inference:
+                raise FormatNotRunnable()
+            return None
+        form = "safetensors" if form in STATE_DICTS else form
+        inputs, outputs = _plain(request.inputs), _plain(request.outputs)
+        return self._compute.describe(runs, form, request.architecture, inputs, outputs, request.batchable)
+
+    def _values(
+        self, request: ServeRequest, form: str, blob: Blob | None, signature: Signature | None
+    ) -> dict[str, Any]:
+        return {
+            "sha256": blob and blob.sha256,
+            "size": blob.size if blob else 0,
+            "format": form,
+            "allow_download": request.allow_download,
+            "allow_remote_inference": request.allow_remote_inference,
+            "mpc": request.mpc,
+            "tags": json.dumps(list(dict.fromkeys(request.tags)), ensure_ascii=False),
+            "description": request.description,
+            "signature": signature and json.dumps(signature.body()),
+            "architecture": request.architecture and json.dumps(request.architecture),
+            "created_at": self._clock.now(),
+        }
+
+    def _insert(
+        self, tx: Transaction, caller: ModelCaller, request: ServeRequest, blob: Blob | None, values: dict[str, Any]
+    ) -> Served:
+        answered = self._first_answer(tx, caller, request)
+        if answered is not None:
+            return _same(answered, request, blob)
+        rows.check_quota(tx, caller.key_id, values["size"], self._quota(caller))
+        hidden = values["format"] == "share"
+        values = {**values, "owner": caller.key_id}
+        row = rows.add(tx, caller, request.model_id, request.version, hidden, values)
+        if request.mpc:
+            self._shared.declare(tx, row, request)
+        served = Served(row.id, row.version, row.sha256)
+        if request.idempotency_key is not None:
+            tx.execute(insert(requests), _remembered(caller, request, blob, served, self._clock.now()))
+        return served
+
+    # --- idempotency
+
+    def _first_answer(self, tx: Transaction, caller: ModelCaller, request: ServeRequest) -> Any:
+        if request.idempotency_key is None:
+            return None
+        found = tx.execute(_REPLAY, {"owner": caller.key_id, "key": request.idempotency_key}).one_or_none()
+        return found if found is not None and found.at > self._clock.now() - REPLAYED else None
+
+    def _replayed(self, caller: ModelCaller, request: ServeRequest, blob: Blob | None) -> Served | None:
+        """Raises IdempotencyConflict."""
+        answered = self._store.read(lambda tx: self._first_answer(tx, caller, request))
+        return None if answered is None else _same(answered, request, blob)
+
+
+def _same(answered: Any, request: ServeRequest, blob: Blob | None) -> Served:
+    """The first answer, if this is the first request again. Raises IdempotencyConflict."""
+    if answered.digest != _digest(request, blob):
+        raise IdempotencyConflict()
+    return Served(**json.loads(answered.answer))
+
+
+def _remembered(
+    caller: ModelCaller, request: ServeRequest, blob: Blob | None, served: Served, now: float
+) -> dict[str, Any]:
+    return {
+        "owner": caller.key_id,
+        "key": request.idempotency_key,
+        "digest": _digest(request, blob),
+        "answer": json.dumps(asdict(served)),
+        "at": now,
+    }
+
+
+def _digest(request: ServeRequest, blob: Blob | None) -> str:
+    """Of everything that was asked for; how the bytes were coded does not matter."""
+    asked = {**asdict(request), "model": blob and blob.sha256, "encoding": None, "share_token": None}
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def _plain(specs: tuple[dict[str, Any], ...] | None) -> list[dict[str, Any]] | None:
+    return None if specs is None else [dict(one) for one in specs]
