@@ -19,6 +19,7 @@ from grid_node.adapters import (
     WorkerRegistry,
 )
 from grid_node.blobs.factory import make_blobs
+from grid_node.blobs.holds import Holds
 from grid_node.blobs.store import Blobs
 from grid_node.census import Census
 from grid_node.cli import register_commands
@@ -32,6 +33,8 @@ from grid_node.generation.tasks import Tasks
 from grid_node.generation.tending import Tending
 from grid_node.generation.verdicts import Verdicts
 from grid_node.generation.work import Work
+from grid_node.hosting.datasets import Datasets
+from grid_node.hosting.inference import Inference
 from grid_node.hosting.reading import Deleting, Reading
 from grid_node.hosting.serving import Serving
 from grid_node.http import register_routes
@@ -181,11 +184,13 @@ def _hosting(
     return Hosting(
         access=ModelAccess(store, clock, keys, settings.models_auth),
         reading=Reading(store, blobs),
-        serving=Serving(store, clock, settings, blobs, pending.Holds(), pending.Checks(), compute, encrypted),
+        serving=Serving(
+            store, clock, settings, blobs, Holds(store, blobs, clock), pending.Checks(), compute, encrypted
+        ),
         deleting=Deleting(store, compute, encrypted),
-        inference=None,
+        inference=Inference(store, blobs, compute, settings),
         encrypted=encrypted,
-        datasets=None,
+        datasets=Datasets(store, clock, settings),
         compute=compute,
         scrub=None,
     )

@@ -7,6 +7,7 @@ from flask import Flask
 from flask_socketio import SocketIO
 
 from events.connection import ClientSessions, error_to_ack
+from events.datasets import DatasetEvents
 from events.generation import GenerationEvents
 from events.models import ModelEvents
 from events.publisher import BLACKLISTED, CLIENTS, DEREGISTERED, KEY_REMOVED, SHUTDOWN, WORKERS, Publisher
@@ -50,6 +51,7 @@ class SocketFace:
         events.on_disconnect(self.clients.disconnect)
         GenerationEvents(services, self.clients, self.publisher).register(events)
         ModelEvents(services, self.clients).register(events)
+        DatasetEvents(services, self.clients).register(events)
         self.workers.register(Events(self.server, WORKERS))
         self.extension = SocketIO(app, async_mode=settings.async_mode)
         attach(self.extension, self.server)
@@ -92,9 +94,9 @@ class SocketFace:
         return {"client": len(self.clients), "worker": len(self.workers)}
 
     def _error_body(self, error: Exception) -> dict[str, Any]:
-        body = error_to_ack(error)
-        self._services.metrics.errors.labels(body["code"]).inc()
-        return body
+        code = error.code if isinstance(error, GridError) else GridError.code
+        self._services.metrics.errors.labels(code).inc()
+        return error_to_ack(error)
 
     def _observe(self, event: str, seconds: float) -> None:
         self._services.metrics.ack.labels(event).observe(seconds)

@@ -54,6 +54,13 @@ class InvalidPayload(GridError):
     code, status, text = "invalid_payload", 400, "Invalid payload format"
 
 
+class BadQuery(InvalidPayload):
+    """A dataset search that is none. Its body is the empty object: the first clients know no other."""
+
+    def body(self) -> dict[str, Any]:
+        return {}
+
+
 class InvalidJson(GridError):
     code, status, text = "invalid_json", 400, "Invalid JSON"
 

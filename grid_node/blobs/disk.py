@@ -76,15 +76,17 @@ def remove(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def read_at(file: FileIO, size: int) -> bytes:
-    return file.read(size) or b""
+def read_at(file: FileIO, size: int, *digests: "_Hash") -> bytes:
+    """The next piece of `file`, added to the digests; nothing at the end."""
+    piece = file.read(size) or b""
+    for digest in digests:
+        digest.update(piece)
+    return piece
 
 
 def hash_file(file: FileIO, digest: "_Hash", size: int = CHUNK) -> int:
     """Adds the next piece of `file` to `digest`; returns its length, 0 at the end."""
-    piece = read_at(file, size)
-    digest.update(piece)
-    return len(piece)
+    return len(read_at(file, size, digest))
 
 
 def new_sha256() -> "_Hash":

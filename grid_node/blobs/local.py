@@ -8,11 +8,15 @@ from collections.abc import Callable, Iterator
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from grid_node.blobs import disk
+from grid_node.blobs.checked import Checked
 from grid_node.blobs.store import CHUNK, Blob, Offload, Referenced, address
 from grid_node.errors import AssetTooLarge, NotFound
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 SWEEP_BATCH = 500
 """Digests that one question to the database carries."""
@@ -46,22 +50,54 @@ class LocalBlobs:
         return blob
 
     def open(self, sha256: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
-        path = self.path(sha256)
-        with disk.disk_errors(), self._missing_is_not_found():
-            file = FileIO(path)
+        file = self._file(sha256)
         file.seek(offset)
-        return self._pieces(file, length)
+        return _Pieces(file, length, self._offload)
+
+    def open_checked(self, sha256: str) -> Iterator[bytes]:
+        file, digest = self._file(sha256), disk.new_sha256()
+        size = os.fstat(file.fileno()).st_size
+        return Checked(_Pieces(file, None, self._offload, digest), digest, size, sha256)
+
+    def read_checked(self, sha256: str, max_bytes: int) -> bytes:
+        if self.size(sha256) > max_bytes:
+            raise AssetTooLarge(limit=max_bytes)
+        return b"".join(self.open_checked(sha256))
 
     def size(self, sha256: str) -> int:
         with disk.disk_errors(), self._missing_is_not_found():
-            return (self._root / address(sha256)).stat().st_size
+            return self.path(sha256).stat().st_size
 
     def path(self, sha256: str) -> Path:
-        self.size(sha256)
-        return self._root / address(sha256)
+        """One that is being buried at this moment is put back: who asks for it wants it."""
+        path = self._root / address(sha256)
+        with disk.disk_errors():
+            if not path.exists() and not self._confirm(sha256):
+                raise NotFound
+        return path
 
     def delete(self, sha256: str) -> None:
         self._offload(disk.remove, self._root / address(sha256))
+
+    def bury(self, sha256: str, wanted: Callable[[], bool]) -> bool:
+        path, grave = self._root / address(sha256), self._tmp / f"{sha256}.{uuid.uuid4().hex}"
+        is_wanted = True
+        with disk.disk_errors():
+            try:
+                self._offload(os.replace, path, grave)
+            except FileNotFoundError:
+                return False
+            try:
+                is_wanted = wanted()
+            finally:
+                if is_wanted:
+                    self._offload(_put_back, grave, path)
+                else:
+                    self._offload(disk.remove, grave)
+        return not is_wanted
+
+    def confirm(self, sha256: str) -> bool:
+        return bool(self._offload(self._confirm, sha256))
 
     def sweep(self, referenced: Referenced, older_than: float) -> int:
         deleted = 0
@@ -71,9 +107,15 @@ class LocalBlobs:
                 batch = old[start : start + SWEEP_BATCH]
                 kept = referenced([path.name for path in batch])
                 doomed = [path for path in batch if path.name not in kept]
-                deleted += sum(self._offload(self._bury, path, older_than) for path in doomed)
+                deleted += sum(self._offload(self._sweep_away, path, older_than) for path in doomed)
+        self._raise(referenced)
         self._offload(_clear, self._tmp, older_than)
         return deleted
+
+    def _file(self, sha256: str) -> FileIO:
+        """Opened for reading. Raises NotFound."""
+        with disk.disk_errors(), self._missing_is_not_found():
+            return FileIO(self.path(sha256))
 
     def _temporary(self) -> Path:
         return self._tmp / uuid.uuid4().hex
@@ -84,15 +126,28 @@ class LocalBlobs:
     def _copy(self, file: Path, blob: Blob) -> None:
         """The way into the store from another file system."""
         with self.writer(blob.size) as writer:
-            for piece in self._pieces(FileIO(file), None):
+            for piece in _Pieces(FileIO(file), None, self._offload):
                 writer.write(piece)
             writer.commit()
         self._offload(disk.remove, file)
 
-    def _pieces(self, file: FileIO, length: int | None) -> Iterator[bytes]:
-        return _Pieces(file, length, self._offload)
+    def _confirm(self, sha256: str) -> bool:
+        path = self._root / address(sha256)
+        graves = [] if path.exists() else list(self._tmp.glob(f"{sha256}.*"))
+        for grave in graves:
+            with contextlib.suppress(FileNotFoundError, FileExistsError):
+                os.link(grave, path)
+        return path.exists()
 
-    def _bury(self, path: Path, older_than: float) -> bool:
+    def _raise(self, referenced: Referenced) -> None:
+        """Put back what a process was burying when it died, if somebody wants it."""
+        graves = [(name.name.partition(".")[0], name) for name in self._tmp.glob(f"{'[0-9a-f]' * 64}.*")]
+        wanted = referenced([sha256 for sha256, _ in graves]) if graves else set()
+        for sha256, grave in graves:
+            if sha256 in wanted:
+                self._offload(_put_back, grave, self._root / address(sha256))
+
+    def _sweep_away(self, path: Path, older_than: float) -> bool:
         """Delete a blob unless it was stored again: first out of the way, then the look at its age.
 
         The bytes are those of its name, so putting it back over a newer copy loses nothing.
@@ -175,19 +230,23 @@ class LocalBlobWriter:
 
 
 class _Pieces(Iterator[bytes]):
-    """An open file as pieces of at most CHUNK bytes; closes it at the end, on `close`, or when forgotten."""
+    """An open file as pieces of at most CHUNK bytes; closes it at the end, on `close`, or when forgotten.
 
-    def __init__(self, file: FileIO, length: int | None, offload: Offload) -> None:
+    Each piece is added to the digests in the same call that reads it.
+    """
+
+    def __init__(self, file: FileIO, length: int | None, offload: Offload, *digests: "_Hash") -> None:
         self._file = file
         self._left = length
         self._offload = offload
+        self._digests = digests
 
     def __next__(self) -> bytes:
         want = CHUNK if self._left is None else min(CHUNK, self._left)
         piece = b""
         if want > 0 and not self._file.closed:
             with disk.disk_errors():
-                piece = self._offload(disk.read_at, self._file, want)
+                piece = self._offload(disk.read_at, self._file, want, *self._digests)
         if not piece:
             self.close()
             raise StopIteration
@@ -200,6 +259,13 @@ class _Pieces(Iterator[bytes]):
 
     def __del__(self) -> None:
         self._file.close()
+
+
+def _put_back(grave: Path, path: Path) -> None:
+    """The two may be names of one file by now, which a rename would leave alone; the grave may be gone."""
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(grave, path)
+    grave.unlink(missing_ok=True)
 
 
 def _older_files(folder: Path, older_than: float) -> list[Path]:

@@ -5,19 +5,23 @@ the store names the right size. A put of an object store is atomic, so there is 
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import fsspec
 
 from grid_node.blobs import disk
+from grid_node.blobs.checked import Checked
 from grid_node.blobs.local import SWEEP_BATCH, LocalBlobs, LocalBlobWriter
 from grid_node.blobs.store import CHUNK, Blob, Offload, Referenced, address
-from grid_node.errors import NotFound, StoreUnavailable
+from grid_node.errors import AssetTooLarge, NotFound, StoreUnavailable
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 
 class RemoteBlobs:
@@ -41,10 +45,14 @@ class RemoteBlobs:
     def publish(self, blob: Blob) -> Blob:
         """Put a cached blob under its key."""
         key = self._key(blob.sha256)
-        with self._store_errors():
-            self._offload(self._put, self._cache.path(blob.sha256), key)
-            if self._offload(self._fs.size, key) != blob.size:
-                raise StoreUnavailable(retry_after=5)
+        try:
+            with self._store_errors():
+                self._offload(self._put, self._cache.path(blob.sha256), key)
+                stored = self._offload(self._fs.size, key)
+        except NotFound as error:  # somebody buries the same bytes
+            raise StoreUnavailable(retry_after=1) from error
+        if stored != blob.size:
+            raise StoreUnavailable(retry_after=5)
         return blob
 
     def open(self, sha256: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
@@ -53,6 +61,19 @@ class RemoteBlobs:
         size = self.size(sha256)
         end = size if length is None else min(size, offset + length)
         return self._pieces(self._key(sha256), offset, end)
+
+    def open_checked(self, sha256: str) -> Iterator[bytes]:
+        with contextlib.suppress(NotFound):
+            return self._cache.open_checked(sha256)
+        size, digest = self.size(sha256), disk.new_sha256()
+        return Checked(self._pieces(self._key(sha256), 0, size, digest), digest, size, sha256)
+
+    def read_checked(self, sha256: str, max_bytes: int) -> bytes:
+        with contextlib.suppress(NotFound):
+            return self._cache.read_checked(sha256, max_bytes)
+        if self.size(sha256) > max_bytes:
+            raise AssetTooLarge(limit=max_bytes)
+        return b"".join(self.open_checked(sha256))
 
     def size(self, sha256: str) -> int:
         key = self._key(sha256)
@@ -77,6 +98,30 @@ class RemoteBlobs:
         with contextlib.suppress(NotFound), self._store_errors():
             self._offload(self._fs.rm_file, self._key(sha256))
 
+    def bury(self, sha256: str, wanted: Callable[[], bool]) -> bool:
+        """An object store cannot move: the copy that was stored from here is what could be put back. Where it is gone,
+        the blob is left to the sweep."""
+        try:
+            copy = self._cache.path(sha256)
+        except NotFound:
+            return False
+        key = self._key(sha256)
+        with contextlib.suppress(NotFound), self._store_errors():
+            self._offload(self._fs.rm_file, key)
+        if wanted():
+            with self._store_errors():
+                self._offload(self._put, copy, key)
+            return False
+        return self._cache.bury(sha256, wanted)
+
+    def confirm(self, sha256: str) -> bool:
+        with contextlib.suppress(NotFound):
+            return self.size(sha256) >= 0
+        if not self._cache.confirm(sha256):
+            return False
+        self.publish(Blob(sha256, self._cache.size(sha256)))
+        return True
+
     def sweep(self, referenced: Referenced, older_than: float) -> int:
         with self._store_errors():
             files = self._offload(partial(self._fs.find, self._root, detail=True))
@@ -91,15 +136,20 @@ class RemoteBlobs:
         self._cache.sweep(lambda _: set(), older_than)
         return deleted
 
-    def _pieces(self, key: str, start: int, end: int) -> Iterator[bytes]:
+    def _pieces(self, key: str, start: int, end: int, *digests: "_Hash") -> Generator[bytes]:
         while start < end:
             with self._store_errors():
-                part = partial(self._fs.cat_file, key, start=start, end=min(end, start + CHUNK))
-                piece = self._offload(part)
+                piece = self._offload(self._part, key, start, min(end, start + CHUNK), digests)
             if not piece:
                 raise StoreUnavailable(retry_after=5)
             start += len(piece)
             yield piece
+
+    def _part(self, key: str, start: int, end: int, digests: "tuple[_Hash, ...]") -> bytes:
+        piece: bytes = self._fs.cat_file(key, start=start, end=end)
+        for digest in digests:
+            digest.update(piece)
+        return piece
 
     def _put(self, file: Path, key: str) -> None:
         self._fs.makedirs(key.rsplit("/", 1)[0], exist_ok=True)

@@ -1,5 +1,6 @@
 """What a store of blobs promises. A blob is immutable bytes under their sha256."""
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ What runs there neither logs nor touches locks, sockets or the database.
 Referenced = Callable[[list[str]], set[str]]
 """Those of the given digests that some row still names."""
 
+EMPTY = hashlib.sha256().hexdigest()
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -74,6 +76,13 @@ class Blobs(Protocol):
         blob is deleted meanwhile.
         """
 
+    def open_checked(self, sha256: str) -> Iterator[bytes]:
+        """All bytes, hashed on the way. When they are not those of the digest, ModelCorrupt comes in place of the
+        last piece, so that no reader ever has a whole damaged blob."""
+
+    def read_checked(self, sha256: str, max_bytes: int) -> bytes:
+        """All bytes at once, compared with their digest. Raises ModelCorrupt; AssetTooLarge above `max_bytes`."""
+
     def size(self, sha256: str) -> int: ...
 
     def path(self, sha256: str) -> Path:
@@ -81,6 +90,15 @@ class Blobs(Protocol):
 
     def delete(self, sha256: str) -> None:
         """Deleting what is not there is no error."""
+
+    def bury(self, sha256: str, wanted: Callable[[], bool]) -> bool:
+        """Delete a blob that nobody refers to; False when it is not there or `wanted` says so after all.
+
+        `wanted` is asked after the blob is out of the way; a blob that is wanted is put back.
+        """
+
+    def confirm(self, sha256: str) -> bool:
+        """Whether the blob is there, after a reference to it was committed; one that is being buried is put back."""
 
     def sweep(self, referenced: Referenced, older_than: float) -> int:
         """Delete unreferenced blobs and abandoned writes last stored before `older_than` (epoch seconds).

@@ -24,7 +24,20 @@ def answers(no_database: str = NO_DATABASE) -> Iterator[None]:
     except StoreFull as error:
         raise fail(error.message, 2) from None
     except GridError as error:
-        raise fail(error.message, 1) from None
+        raise fail(in_words(error), 1) from None
+
+
+def in_words(error: GridError) -> str:
+    """The message, with what is wrong in each field or in the bytes where the error says so."""
+    fields = error.data.get("fields") or {}
+    details = [f"{name}: {problem}" for name, problems in fields.items() for problem in as_list(problems)]
+    if error.data.get("reason"):
+        details.append(str(error.data["reason"]))
+    return "; ".join([error.message, *details])
+
+
+def as_list(problems: object) -> list[object]:
+    return list(problems) if isinstance(problems, list) else [problems]
 
 
 def fail(text: str, status: int) -> click.exceptions.Exit:

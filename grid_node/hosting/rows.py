@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import and_, bindparam, delete, func, insert, select, text, update
+from sqlalchemy import Select, and_, bindparam, delete, func, insert, select, text, update
 
 from grid_node.blobs.references import refer, release
 from grid_node.database import Transaction
@@ -61,6 +61,11 @@ class VersionRow:
         """Owner of the blobs of this version."""
         return f"model-{self.number}-{self.version}"
 
+    @property
+    def digests(self) -> list[str]:
+        """Of the blobs of this version."""
+        return [digest for digest in (self.sha256, self.derived_sha256) if digest]
+
     @cached_property
     def takes(self) -> Signature | None:
         """Inputs and outputs; None for what does not run."""
@@ -77,7 +82,8 @@ _JOINED = models.join(versions, versions.c.model == models.c.number)
 _BY_ID = models.c.id == bindparam("model_id")
 _NEWEST = prepared(select(*_COLUMNS).select_from(_JOINED).where(_BY_ID, versions.c.version == models.c.newest))
 _EXACT = prepared(select(*_COLUMNS).select_from(_JOINED).where(_BY_ID, versions.c.version == bindparam("version")))
-_MODEL = prepared(select(models).where(_BY_ID).with_for_update())
+_MODEL = prepared(select(models).where(_BY_ID))
+_HELD = prepared(select(models).where(_BY_ID).with_for_update())
 _USED = prepared(
     select(func.coalesce(func.sum(versions.c.size), 0).label("size"), func.count().label("count")).where(
         versions.c.owner == bindparam("owner")
@@ -133,12 +139,16 @@ def find(tx: Transaction, model_id: str, version: int | None = None) -> VersionR
     return VersionRow(*row)
 
 
-def check_next(tx: Transaction, caller: ModelCaller, model_id: str, wish: int | str | None) -> Any:
+def check_next(
+    tx: Transaction, caller: ModelCaller, model_id: str, wish: int | str | None, *, hold: bool = False
+) -> Any:
     """The model's row, or None for an id that was never served, if a serve with this wish may go on.
+
+    `hold`: nobody else changes the row until the transaction ends.
 
     Raises ModelExists, ModelNotFound, VersionConflict, and what `require_change` raises.
     """
-    model = tx.execute(_MODEL, {"model_id": model_id}).one_or_none()
+    model = tx.execute(_HELD if hold else _MODEL, {"model_id": model_id}).one_or_none()
     if model is None or model.newest is None:
         if wish is not None:
             raise ModelNotFound()
@@ -166,7 +176,7 @@ def add(
     tx: Transaction, caller: ModelCaller, model_id: str, wish: int | str | None, hidden: bool, values: dict[str, Any]
 ) -> VersionRow:
     """A new version; `values` are columns of ModelVersion. The unique id decides between serves that race."""
-    model = check_next(tx, caller, model_id, wish)
+    model = check_next(tx, caller, model_id, wish, hold=True)
     number, version = _claim(tx, caller, model, model_id, hidden)
     tx.execute(insert(versions), {**values, "model": number, "version": version})
     _retag(tx, number, json.loads(values["tags"]))
@@ -191,7 +201,7 @@ def _claim(tx: Transaction, caller: ModelCaller, model: Any, model_id: str, hidd
 
 def remove(tx: Transaction, caller: ModelCaller, model_id: str, version: int | None) -> list[VersionRow]:
     """Delete one version, or all; returns what was deleted. Raises ModelNotFound, Forbidden, MissingKey."""
-    model = tx.execute(_MODEL, {"model_id": model_id}).one_or_none()
+    model = tx.execute(_HELD, {"model_id": model_id}).one_or_none()
     row = find(tx, model_id, version)
     require_change(caller, row)
     numbers = [row.version] if version is not None else list(tx.execute(_SIZES, {"of": row.number}).scalars())
@@ -215,6 +225,24 @@ def _retag(tx: Transaction, number: int, words: list[str]) -> None:
     tx.execute(delete(tags).where(tags.c.model == number))
     for word in dict.fromkeys(words):
         tx.execute(insert(tags), {"tag": word, "model": number})
+
+
+_BY_KEY = (versions.c.model == bindparam("of"), versions.c.version == bindparam("number"))
+
+
+def note_kill(tx: Transaction, key: str) -> None:
+    """A compute process died over this version (see `VersionRow.key`)."""
+    tx.execute(update(versions).where(*_BY_KEY).values(kills=versions.c.kills + 1), _of_key(key))
+
+
+def clear_kills(tx: Transaction, key: str) -> None:
+    """The operator says that the version may run again."""
+    tx.execute(update(versions).where(*_BY_KEY).values(kills=0), _of_key(key))
+
+
+def _of_key(key: str) -> dict[str, int]:
+    number, version = key.split("/")
+    return {"of": int(number), "number": int(version)}
 
 
 # --- lists ---------------------------------------------------------------------------------------------------------
@@ -257,6 +285,12 @@ def page(
         statement = statement.where(models.c.number.in_(select(tags.c.model).where(tags.c.tag == tag)))
     rows = [VersionRow(*row) for row in tx.execute(statement)]
     return [(row, numbers) for row, numbers in zip(rows, _all_versions(tx, rows), strict=True)]
+
+
+def every_version() -> Select[Any]:
+    """Columns of VersionRow for every version of every model that is there, shares too; oldest model first."""
+    there = select(*_COLUMNS).select_from(_JOINED).where(models.c.place.is_not(None))
+    return there.order_by(*_ORDER, versions.c.version)
 
 
 def _all_versions(tx: Transaction, rows: list[VersionRow]) -> list[list[int]]:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from sqlalchemy import bindparam, insert, select, text
 
+from grid_node.blobs.holds import Hold, Holds
 from grid_node.blobs.store import Blob, Blobs
 from grid_node.clock import Clock
 from grid_node.compute.port import Compute
@@ -30,7 +31,6 @@ from grid_node.hosting.rights import ModelCaller
 from grid_node.hosting.rows import Quota, VersionRow
 from grid_node.hosting.schemas import ServeRequest
 from grid_node.hosting.tables import ServeRequest as ServeRequestRow
-from grid_node.pending import Holds
 from grid_node.settings import Settings
 from grid_node.statements import prepared
 from models_store.tensors import Signature
@@ -144,16 +144,15 @@ class Serving:
         """The bytes are in the store. With a `request_id` it may be called again and answers the same."""
         if request_id is not None:
             request = replace(request, idempotency_key=request.idempotency_key or request_id)
-        if request.sha256 is not None and request.sha256 != blob.sha256:
-            self._holds.discard(blob)
-            raise Sha256Mismatch()
-        with self._holds.hold(blob):
+        with self._holds.hold(blob) as held:
+            if request.sha256 is not None and request.sha256 != blob.sha256:
+                raise Sha256Mismatch()
             replayed = self._replayed(caller, request, blob)
             if replayed is not None:
                 return replayed
             if request.mpc:
                 return self._publish_shared(caller, request, blob)
-            return self._publish(caller, request, blob)
+            return self._publish(caller, request, held)
 
     def purge(self, tx: Transaction, now: float) -> None:
         tx.execute(_PURGE, {"before": now - REPLAYED})
@@ -192,7 +191,8 @@ class Serving:
 
     # --- with the bytes
 
-    def _publish(self, caller: ModelCaller, request: ServeRequest, blob: Blob) -> Served:
+    def _publish(self, caller: ModelCaller, request: ServeRequest, held: Hold) -> Served:
+        blob = held.blob
         path = self._blobs.path(blob.sha256)
         checked = self._checks.check(path, blob.size, request.format)
         derived = None if checked.derived is None else self._adopt(checked.derived)
@@ -201,7 +201,12 @@ class Serving:
         signature = self._signature(request, checked.format, runs)
         values = self._values(request, checked.format, blob, signature) | columns
         values["derived_sha256"] = derived and derived.sha256
-        return self._store.write(lambda tx: self._insert(tx, caller, request, blob, values))
+
+        def unit(tx: Transaction) -> Served:
+            held.release(tx)
+            return self._insert(tx, caller, request, blob, values)
+
+        return self._store.write(unit)
 
     def _publish_shared(self, caller: ModelCaller, request: ServeRequest, blob: Blob | None) -> Served:
         """An encrypted model: this node keeps the table of shares, and the plaintext in no case."""

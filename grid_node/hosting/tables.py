@@ -1,6 +1,6 @@
 """Rows of hosted models, their versions and shares, and of datasets. Times are seconds since 1970-01-01 UTC."""
 
-from sqlalchemy import BigInteger, Index, PrimaryKeyConstraint, String, Text
+from sqlalchemy import BigInteger, Index, PrimaryKeyConstraint, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from grid_node.database import Base
@@ -8,6 +8,9 @@ from grid_node.streams.tables import RowId
 
 ANONYMOUS = ""
 """Owner of what was served without a key: everybody."""
+
+EVERYBODY = ""
+"""Space of a dataset that is not private."""
 
 
 class Model(Base):
@@ -127,26 +130,29 @@ class Dataset(Base):
     """A description of data that lies elsewhere; `uri` is never fetched."""
 
     __tablename__ = "datasets"
-    __table_args__ = (Index("ix_datasets_owner", "owner"),)
+    __table_args__ = (UniqueConstraint("id", "space"), Index("ix_datasets_owner", "owner"))
 
     number: Mapped[int] = mapped_column(RowId, primary_key=True, autoincrement=True)
-    id: Mapped[str] = mapped_column(String(64), unique=True)
+    id: Mapped[str] = mapped_column(String(64))
+    space: Mapped[str] = mapped_column(String(16))
+    """Id of the only key that sees it, or EVERYBODY: an id that is taken in private is not taken for the others."""
     owner: Mapped[str] = mapped_column(String(16))
     description: Mapped[str] = mapped_column(Text)
     uri: Mapped[str | None] = mapped_column(Text)
     sha256: Mapped[str | None] = mapped_column(String(64))
     size: Mapped[int | None] = mapped_column(BigInteger)
-    private: Mapped[bool]
     created_at: Mapped[float]
 
 
 class DatasetTag(Base):
     __tablename__ = "dataset_tags"
-    __table_args__ = (PrimaryKeyConstraint("dataset", "tag"), Index("ix_dataset_tags_tag", "tag"))
+    __table_args__ = (PrimaryKeyConstraint("dataset", "tag"), Index("ix_dataset_tags_found", "space", "tag", "dataset"))
 
     dataset: Mapped[int] = mapped_column(BigInteger)
     """`number` of the dataset."""
     tag: Mapped[str] = mapped_column(String(64))
+    space: Mapped[str] = mapped_column(String(16))
+    """That of the dataset."""
 
 
 class ModelTag(Base):

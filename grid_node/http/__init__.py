@@ -6,6 +6,7 @@ from flask import Flask
 
 from grid_node.http.auth import register_auth
 from grid_node.http.connections import Connections
+from grid_node.http.datasets import DatasetRoutes
 from grid_node.http.documents import make_api
 from grid_node.http.errors import register_errors
 from grid_node.http.face import HttpFace
@@ -32,6 +33,7 @@ def register_routes(app: Flask, services: Services, server: Any) -> HttpFace:
     api = make_api(app)
     api.register_blueprint(TaskRoutes(services, doorkeeper, connections).blueprint())
     api.register_blueprint(WorkerRoutes(services, doorkeeper).blueprint())
+    api.register_blueprint(DatasetRoutes(services).blueprint())
     app.register_blueprint(uploads.blueprint(doorkeeper))
     app.register_blueprint(operations_blueprint(services))
     register_socket(app, GenerateSockets(services, connections))

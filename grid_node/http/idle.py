@@ -27,22 +27,26 @@ class IdleConnections:
             if sock not in self._busy:
                 _end(sock)
 
-    def _begin(self) -> None:
-        sock = request.environ.get("gunicorn.socket")
+    def begin(self, sock: Any) -> None:
+        """The connection serves a request, until `done`. None: the server does not show its socket."""
         if sock is not None:
             self._served.add(sock)
             self._busy.add(sock)
 
+    def done(self, sock: Any) -> None:
+        if sock is not None:
+            self._busy.discard(sock)
+            if self._closing:
+                _end(sock)
+
+    def _begin(self) -> None:
+        self.begin(request.environ.get("gunicorn.socket"))
+
     def _follow(self, answer: Response) -> Response:
         sock = request.environ.get("gunicorn.socket")
         if sock is not None:
-            answer.call_on_close(lambda: self._done(sock))
+            answer.call_on_close(lambda: self.done(sock))
         return answer
-
-    def _done(self, sock: Any) -> None:
-        self._busy.discard(sock)
-        if self._closing:
-            _end(sock)
 
 
 def _end(sock: Any) -> None:

@@ -96,9 +96,9 @@ class _Face:
     def _status(self, upload_id: str) -> Response:
         progress = self._uploads.find(self._identify(request), self._target, upload_id)
         row = progress.row
-        standing = {"state": row.state, "offset": progress.offset, "length": row.length, "sha256": row.sha256}
-        told = row.told
-        answer = jsonify({**told.get("fields", {}), "success": True, **standing, "error": told.get("error")})
+        standing = {"state": progress.state, "offset": progress.offset, "length": row.length, "sha256": row.sha256}
+        told = {**dict.fromkeys(self._target.told), **row.told.get("fields", {})}
+        answer = jsonify({**told, "success": True, **standing, "error": row.told.get("error")})
         answer.headers["Cache-Control"] = "no-store"
         return answer
 

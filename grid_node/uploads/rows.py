@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import bindparam, delete, func, insert, or_, select, text, update
 
 from grid_node.database import Transaction
-from grid_node.errors import RateLimited
+from grid_node.errors import QuotaExceeded, RateLimited
 from grid_node.uploads.tables import CHECKING, RECEIVING, REJECTED, STORED, Upload
 
 uploads: Any = Upload.__table__
@@ -43,7 +43,7 @@ class UploadRow:
 _COLUMNS = [uploads.c[name] for name in UploadRow.__dataclass_fields__]
 _BY_ID = select(*_COLUMNS).where(uploads.c.id == bindparam("upload_id"))
 _WHERE_ID = uploads.c.id == bindparam("upload_id")
-_COUNT_OPEN = select(func.count()).where(
+_COUNT_OPEN = select(func.count().label("count"), func.coalesce(func.sum(uploads.c.length), 0).label("size")).where(
     uploads.c.kind == bindparam("kind"),
     uploads.c.owner == bindparam("owner"),
     uploads.c.state.in_(OPEN_STATES),
@@ -59,6 +59,7 @@ _MARK_CHECKING = (
     .where(_WHERE_ID, uploads.c.state == RECEIVING)
     .values(state=CHECKING, sha256=bindparam("digest"), unverified_from=None)
 )
+_MARK_LOST = update(uploads).where(_WHERE_ID, uploads.c.state == CHECKING).values(state=RECEIVING, sha256=None)
 _MARK_OUTCOME = (
     update(uploads)
     .where(_WHERE_ID, uploads.c.state == CHECKING)
@@ -78,13 +79,16 @@ def find(tx: Transaction, upload_id: str) -> UploadRow | None:
     return None if row is None else UploadRow(**row)
 
 
-def create(tx: Transaction, values: dict[str, Any], open_max: int, now: float) -> None:
-    """Raises RateLimited when the owner already has `open_max` open uploads of this kind."""
+def create(tx: Transaction, values: dict[str, Any], open_max: int, room: int | None, now: float) -> None:
+    """Raises RateLimited when the owner already has `open_max` open uploads of this kind, QuotaExceeded when they
+    and this one are more than `room` bytes together."""
     if tx.is_postgresql:
         tx.execute(_LOCK_OWNER, {"owner": values["owner"]})
-    count = tx.execute(_COUNT_OPEN, {"kind": values["kind"], "owner": values["owner"], "now": now}).scalar_one()
-    if count >= open_max:
+    held = tx.execute(_COUNT_OPEN, {"kind": values["kind"], "owner": values["owner"], "now": now}).one()
+    if held.count >= open_max:
         raise RateLimited("Too many unfinished uploads", retry_after=60, limit=open_max)
+    if room is not None and held.size + values["length"] > room:
+        raise QuotaExceeded("No bytes left in the quota for unfinished uploads", used=int(held.size), limit=room)
     tx.execute(insert(uploads), {**values, "state": RECEIVING, "created_at": now})
 
 
@@ -94,6 +98,11 @@ def mark_unverified(tx: Transaction, upload_id: str, offset: int | None) -> None
 
 def mark_checking(tx: Transaction, upload_id: str, sha256: str) -> None:
     tx.execute(_MARK_CHECKING, {"upload_id": upload_id, "digest": sha256})
+
+
+def mark_lost(tx: Transaction, upload_id: str) -> None:
+    """Its bytes are gone: it begins again from nothing."""
+    tx.execute(_MARK_LOST, {"upload_id": upload_id})
 
 
 def mark_outcome(tx: Transaction, upload_id: str, state: str, told: dict[str, Any], expires_at: float) -> None:

@@ -7,12 +7,13 @@ blob, then target, then the outcome. Whatever is found half way is carried on fr
 import contextlib
 import logging
 import secrets
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+from grid_node.blobs.holds import Holds
 from grid_node.blobs.store import Blob, Blobs, Offload
 from grid_node.clock import Clock
 from grid_node.database import Store, Transaction
@@ -25,11 +26,12 @@ from grid_node.errors import (
     UploadNotFound,
 )
 from grid_node.uploads import rows
+from grid_node.uploads.finishing import SERVER_FAULT, Finishing
 from grid_node.uploads.intake import Intake
 from grid_node.uploads.partials import Partial, Partials
 from grid_node.uploads.rows import UploadRow
-from grid_node.uploads.tables import RECEIVING, REJECTED, STORED
-from grid_node.uploads.target import Completion, FinishedUpload, UploadTarget
+from grid_node.uploads.tables import CHECKING, RECEIVING, STORED
+from grid_node.uploads.target import Completion, UploadTarget
 from grid_node.uploads.tus import Checksum, parse_metadata
 
 log = logging.getLogger(__name__)
@@ -37,7 +39,8 @@ log = logging.getLogger(__name__)
 REMEMBERED = 86400.0
 """Seconds for which an expired upload answers 410 before it is unknown."""
 
-SERVER_FAULT = 500
+LOOK = 1.0
+"""Seconds for which a look at an upload waits for a check that it found undone."""
 
 Body = Callable[[int], Iterator[bytes]]
 """Opens the body of a PATCH for at most so many bytes; raises UploadTooLarge for more, BodyIncomplete for less."""
@@ -56,11 +59,18 @@ class Progress:
     offset: int
     headers: Mapping[str, str]
 
+    @property
+    def state(self) -> str:
+        """An upload whose bytes are all there is `checking`, though its digest may not be known yet."""
+        is_whole = self.row.state == RECEIVING and self.offset == self.row.length
+        return CHECKING if is_whole else self.row.state
+
 
 class UploadService:
     """`folder` holds the partial files, on the file system of the blobs so that finishing is a rename.
 
-    Between processes uploads are exclusive by file lock and shared by database and folder.
+    Between processes uploads are exclusive by file lock and shared by database and folder. `holds` spares what an
+    upload still needs; what a target refuses is discarded at once.
     """
 
     def __init__(
@@ -71,25 +81,30 @@ class UploadService:
         folder: Path,
         offload: Offload,
         *,
+        holds: Holds | None = None,
         new_id: Callable[[], str] = fresh_id,
     ) -> None:
         self._store = store
-        self._blobs = blobs
         self._clock = clock
         self._partials = Partials(folder, offload)
         self._new_id = new_id
         self._intake = Intake(store)
+        self._holds = holds or Holds(store, blobs, clock)
+        self._holds.consult(self.referenced)
+        self._finishing = Finishing(store, blobs, self._holds, clock, self._intake)
 
     # --- what a client of tus asks for
 
     def create(self, owner: str, target: UploadTarget, length: int, metadata: str) -> UploadRow:
-        """`metadata` is the header. Raises what the target's check raises, RateLimited, InvalidPayload."""
+        """`metadata` is the header. Raises what the target's check raises, RateLimited, QuotaExceeded,
+        InvalidPayload."""
         target.check(owner, parse_metadata(metadata), length)
         now = self._clock.now()
         upload_id = self._new_id()
         values = {"id": upload_id, "kind": target.kind, "owner": owner, "length": length}
         values |= {"upload_metadata": metadata, "expires_at": now + target.ttl}
-        self._store.write(partial(rows.create, values=values, open_max=target.open_max, now=now))
+        room = target.room(owner)
+        self._store.write(partial(rows.create, values=values, open_max=target.open_max, room=room, now=now))
         return self._row(owner, target, upload_id)
 
     def find(self, owner: str, target: UploadTarget, upload_id: str) -> Progress:
@@ -97,7 +112,7 @@ class UploadService:
         row = self._row(owner, target, upload_id)
         if self._is_whole(row):
             with contextlib.suppress(UploadBusy):
-                self._settle(row, target)
+                self._settle(row, target, None if target.patience is None else min(LOOK, target.patience))
         return self._standing(owner, target, upload_id)
 
     def append(
@@ -112,24 +127,31 @@ class UploadService:
         """Add the body at `offset`; the last byte finishes the upload.
 
         Raises OffsetMismatch, UploadBusy, ChecksumMismatch, UploadTooLarge, BodyIncomplete, StoreFull. Without a
-        checksum the bytes that came before an error stay; with one, none of the piece does.
+        checksum the bytes that came before an error stay; with one, none of the piece does. A check that takes longer
+        than the target's patience goes on after this returns.
         """
         self._row(owner, target, upload_id)
-        with self._held(owner, target, upload_id) as (row, file):
+        with contextlib.ExitStack() as held:
+            row, file = held.enter_context(self._held(owner, target, upload_id))
             current = file.length if row.state == RECEIVING else row.length
             if offset != current:
                 raise OffsetMismatch(offset=current)
             if row.state == RECEIVING:
                 self._intake.receive(row, file, body(row.length - offset), checksum)
-            done = self._finish(row, target, file) if self._is_whole(row) else Completion()
+            done = Completion()
+            if self._is_whole(row):
+                done = self._finishing.finish_within(held, row, target, file, target.patience)
         return replace(self._standing(owner, target, upload_id), headers=done.headers)
 
     def terminate(self, owner: str, target: UploadTarget, upload_id: str) -> None:
         self._row(owner, target, upload_id)
         with self._partials.exclusive(upload_id) as file:
+            row = self._row(owner, target, upload_id)
             self._store.write(partial(rows.remove, upload_id=upload_id))
             file.remove()
         self._intake.forget(upload_id)
+        if row.state == CHECKING and row.sha256 is not None:
+            self._holds.discard(Blob(row.sha256, row.length))
 
     # --- what the node asks for
 
@@ -155,12 +177,14 @@ class UploadService:
         return self._store.read(partial(rows.referenced, digests=digests, now=self._clock.now()))
 
     def recover(self, target: UploadTarget) -> None:
-        """At the start: finish what was whole when the node died."""
-        for row in self._store.read(partial(rows.unfinished, kind=target.kind, now=self._clock.now())):
-            try:
-                self.find(row.owner, target, row.id)
-            except GridError as error:
-                log.warning("upload %s cannot be finished now: %s", row.id, error.code)
+        """Finish what was whole when a node died, or when a fault of ours came between; one after the other, in the
+        background where the target's checks take long."""
+        found = self._store.read(partial(rows.unfinished, kind=target.kind, now=self._clock.now()))
+        whole = [row for row in found if self._is_whole(row)]
+        if target.patience is None:
+            self._settle_all(whole, target)
+        elif whole:
+            threading.Thread(target=self._settle_all, args=(whole, target), name="grid-uploads", daemon=True).start()
 
     def expire(self) -> int:
         """Drop the partial files of uploads that are past their time or gone; returns how many."""
@@ -175,37 +199,25 @@ class UploadService:
 
     # --- finishing
 
-    def _settle(self, row: UploadRow, target: UploadTarget) -> None:
+    def _settle_all(self, whole: list[UploadRow], target: UploadTarget) -> None:
+        for row in whole:
+            try:
+                self._settle(row, target, None)
+            except GridError as error:
+                log.warning("upload %s cannot be finished now: %s", row.id, error.code)
+            except Exception:  # the others are not to wait for this one
+                log.exception("upload %s cannot be finished", row.id)
+
+    def _settle(self, row: UploadRow, target: UploadTarget, wait: float | None) -> None:
         """Finish a whole upload outside of a PATCH; a refusal of the target is in the row."""
-        with self._held(row.owner, target, row.id) as (current, file):
+        with contextlib.ExitStack() as held:
+            current, file = held.enter_context(self._held(row.owner, target, row.id))
             if self._is_whole(current):
                 try:
-                    self._finish(current, target, file)
+                    self._finishing.finish_within(held, current, target, file, wait)
                 except GridError as error:
                     if error.status >= SERVER_FAULT:
                         raise
-
-    def _finish(self, row: UploadRow, target: UploadTarget, file: Partial) -> Completion:
-        """Digest into the row, file into the store, then the target. May start again after each of these."""
-        sha256 = row.sha256 or self._intake.whole_digest(row, file)
-        blob = Blob(sha256, row.length)
-        self._store.write(partial(rows.mark_checking, upload_id=row.id, sha256=sha256))
-        if file.length == row.length:
-            file.become(blob, self._blobs)
-        try:
-            self._blobs.size(sha256)
-            upload = FinishedUpload(row.id, row.owner, parse_metadata(row.upload_metadata))
-            done = target.completed(upload, blob)
-        except GridError as error:
-            if error.status < SERVER_FAULT:
-                self._record(row, REJECTED, {"error": error.body()}, target)
-            raise
-        self._record(row, target.done, {"fields": dict(done.fields)}, target)
-        return done
-
-    def _record(self, row: UploadRow, state: str, told: dict[str, Any], target: UploadTarget) -> None:
-        until = self._clock.now() + target.kept
-        self._store.write(partial(rows.mark_outcome, upload_id=row.id, state=state, told=told, expires_at=until))
 
     # --- looking
 

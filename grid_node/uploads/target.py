@@ -51,6 +51,17 @@ class UploadTarget(Protocol):
     def done(self) -> str:
         """State after success: `stored` or `published`."""
 
+    @property
+    def told(self) -> tuple[str, ...]:
+        """Members of the status that are null until `completed` names them."""
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds for which a request waits for `completed`, which then goes on in the background; None: to the end."""
+
+    def room(self, owner: str) -> int | None:
+        """Bytes that the owner's open uploads may have together, None for no such limit."""
+
     def check(self, owner: str, metadata: Mapping[str, str], length: int) -> None:
         """Called before anything is made; whatever GridError it raises is the answer."""
 
@@ -77,6 +88,11 @@ class StoredTarget:
     kept: float = 3600.0
     check: Callable[[str, Mapping[str, str], int], None] = _anything
     done: str = STORED
+    told: tuple[str, ...] = ()
+    patience: float | None = None
+
+    def room(self, owner: str) -> int | None:
+        return None
 
     def completed(self, upload: FinishedUpload, blob: Blob) -> Completion:
         return Completion(fields={"size": blob.size})

@@ -18,7 +18,9 @@ OFFSET_TYPE = "application/offset+octet-stream"
 ALGORITHMS = {"sha1": 20, "sha256": 32}
 """Checksum algorithms and their digest sizes in bytes."""
 
-METADATA_MAX = 16 * 1024
+METADATA_MAX = 60 * 1024
+"""Bytes of Upload-Metadata: room for what a model declares, and less than the 64 KiB that clients take of the line
+when HEAD gives it back."""
 _NUMBER = re.compile(r"[0-9]{1,15}")
 _KEY = re.compile(r"[!-+\--~]{1,64}")
 """Printable ASCII without space and comma."""

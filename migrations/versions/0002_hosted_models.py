@@ -26,23 +26,24 @@ def upgrade():
     op.create_table('dataset_tags',
     sa.Column('dataset', sa.BigInteger(), nullable=False),
     sa.Column('tag', sa.String(length=64), nullable=False),
+    sa.Column('space', sa.String(length=16), nullable=False),
     sa.PrimaryKeyConstraint('dataset', 'tag', name=op.f('pk_dataset_tags'))
     )
     with op.batch_alter_table('dataset_tags', schema=None) as batch_op:
-        batch_op.create_index('ix_dataset_tags_tag', ['tag'], unique=False)
+        batch_op.create_index('ix_dataset_tags_found', ['space', 'tag', 'dataset'], unique=False)
 
     op.create_table('datasets',
     sa.Column('number', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), autoincrement=True, nullable=False),
     sa.Column('id', sa.String(length=64), nullable=False),
+    sa.Column('space', sa.String(length=16), nullable=False),
     sa.Column('owner', sa.String(length=16), nullable=False),
     sa.Column('description', sa.Text(), nullable=False),
     sa.Column('uri', sa.Text(), nullable=True),
     sa.Column('sha256', sa.String(length=64), nullable=True),
     sa.Column('size', sa.BigInteger(), nullable=True),
-    sa.Column('private', sa.Boolean(), nullable=False),
     sa.Column('created_at', sa.Double(), nullable=False),
     sa.PrimaryKeyConstraint('number', name=op.f('pk_datasets')),
-    sa.UniqueConstraint('id', name=op.f('uq_datasets_id'))
+    sa.UniqueConstraint('id', 'space', name=op.f('uq_datasets_id_space'))
     )
     with op.batch_alter_table('datasets', schema=None) as batch_op:
         batch_op.create_index('ix_datasets_owner', ['owner'], unique=False)
@@ -162,7 +163,7 @@ def downgrade():
 
     op.drop_table('datasets')
     with op.batch_alter_table('dataset_tags', schema=None) as batch_op:
-        batch_op.drop_index('ix_dataset_tags_tag')
+        batch_op.drop_index('ix_dataset_tags_found')
 
     op.drop_table('dataset_tags')
     op.drop_table('damaged_blobs')

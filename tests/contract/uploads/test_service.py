@@ -17,6 +17,7 @@ from sqlalchemy import delete
 from grid_node.blobs.factory import make_blobs
 from grid_node.blobs.local import LocalBlobs
 from grid_node.blobs.store import CHUNK, Blob
+from grid_node.blobs.tables import BlobReference
 from grid_node.clock import ManualClock
 from grid_node.database import Base, DirectStore, GroupCommitStore, Store, make_engine
 from grid_node.errors import (
@@ -59,11 +60,17 @@ class PublishingTarget:
     ttl: float = 1000.0
     kept: float = 100.0
     done: str = "published"
+    told: tuple[str, ...] = ("model_id", "version")
+    patience: float | None = None
+    open_bytes: int | None = None
     seen: list[tuple[FinishedUpload, Blob]] = field(default_factory=list)
 
     def check(self, owner: str, metadata: Mapping[str, str], length: int) -> None:
         if metadata.get("model_id") == "taken":
             raise Forbidden
+
+    def room(self, owner: str) -> int | None:
+        return self.open_bytes
 
     def completed(self, upload: FinishedUpload, blob: Blob) -> Completion:
         self.seen.append((upload, blob))
@@ -82,7 +89,7 @@ def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         else:
             url = f"sqlite:///{tmp_path_factory.mktemp('database') / 'grid.db'}"
         engine = make_engine(url)
-        Base.metadata.create_all(engine, tables=[Upload.__table__])
+        Base.metadata.create_all(engine, tables=[Upload.__table__, BlobReference.__table__])
         made = GroupCommitStore(engine, call) if request.param == "sqlite-group" else DirectStore(engine)
         stack.callback(made.close)
         yield made
