@@ -1,6 +1,7 @@
 """create_app: the one place where the parts of the node are joined. No logic."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from grid_node.blobs.store import Blobs
 from grid_node.census import Census
 from grid_node.cli import register_commands
 from grid_node.clock import Clock, SystemClock
+from grid_node.compute.checks import Checks
+from grid_node.compute.client import ComputeProcesses
 from grid_node.database import DirectStore, GroupCommitStore, Offload, Store, db, engine_options, set_pragmas
 from grid_node.generation.dispatch import Dispatcher
 from grid_node.generation.leases import Leases
@@ -35,7 +38,10 @@ from grid_node.generation.verdicts import Verdicts
 from grid_node.generation.work import Work
 from grid_node.hosting.datasets import Datasets
 from grid_node.hosting.inference import Inference
+from grid_node.hosting.integrity import Damages, GuardedBlobs
 from grid_node.hosting.reading import Deleting, Reading
+from grid_node.hosting.rows import note_kill
+from grid_node.hosting.scrub import Scrub
 from grid_node.hosting.serving import Serving
 from grid_node.http import register_routes
 from grid_node.identity.challenge import Authenticator
@@ -116,8 +122,12 @@ def _services(settings: Settings, clock: Clock, store: Store, offload: Offload) 
     keys = KeyService(store, clock, settings)
     limiter: Limiter = RedisLimiter(settings.redis_url) if settings.redis_url else DatabaseLimiter()
     metagraph = AllowList(store, clock)
-    blobs = make_blobs(settings.blobs, data / "blob-cache", offload)
-    uploads = UploadService(store, blobs, clock, data / "uploads", offload)
+    metrics = Metrics()
+    stored = make_blobs(settings.blobs, data / "blob-cache", offload)
+    damages = Damages(store, clock, metrics.damaged.inc)
+    blobs = GuardedBlobs(stored, damages)
+    holds = Holds(store, blobs, clock)
+    uploads = UploadService(store, blobs, clock, data / "uploads", offload, holds=holds)
     kinds = load_kinds(scoring_settings(settings), node_secret(data))
     streams = Streams(store)
     bells = make_bells(data, settings.redis_url)
@@ -140,8 +150,8 @@ def _services(settings: Settings, clock: Clock, store: Store, offload: Offload) 
         kinds,
     )
     jobs = ScoringJobs(store, clock, settings, verdicts)
-    metrics = Metrics()
-    hosting = _hosting(settings, clock, store, offload, keys, blobs)
+    scrub = Scrub(store, stored, damages, clock, data / "scrub.json", settings.blob_scrub_interval)
+    hosting = _hosting(settings, clock, store, offload, keys, blobs, holds, scrub)
     return Services(
         settings=settings,
         clock=clock,
@@ -153,6 +163,7 @@ def _services(settings: Settings, clock: Clock, store: Store, offload: Offload) 
         streams=streams,
         bells=bells,
         blobs=blobs,
+        holds=holds,
         uploads=uploads,
         kinds=kinds,
         lifecycle=lifecycle,
@@ -175,22 +186,30 @@ def _services(settings: Settings, clock: Clock, store: Store, offload: Offload) 
 
 
 def _hosting(
-    settings: Settings, clock: Clock, store: Store, offload: Offload, keys: KeyService, blobs: Blobs
+    settings: Settings,
+    clock: Clock,
+    store: Store,
+    offload: Offload,
+    keys: KeyService,
+    blobs: Blobs,
+    holds: Holds,
+    scrub: Scrub,
 ) -> Hosting:
     from grid_node import pending
 
-    compute = pending.Compute()
+    compute = ComputeProcesses(settings, lambda key: store.write(partial(note_kill, key=key)))
     encrypted = pending.Encrypted()
     return Hosting(
         access=ModelAccess(store, clock, keys, settings.models_auth),
         reading=Reading(store, blobs),
         serving=Serving(
-            store, clock, settings, blobs, Holds(store, blobs, clock), pending.Checks(), compute, encrypted
+            store, clock, settings, blobs, holds, Checks(settings, offload), compute, encrypted
         ),
         deleting=Deleting(store, compute, encrypted),
         inference=Inference(store, blobs, compute, settings),
         encrypted=encrypted,
         datasets=Datasets(store, clock, settings),
         compute=compute,
-        scrub=None,
+        scrub=scrub,
+        offload=offload,
     )

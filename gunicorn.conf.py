@@ -23,6 +23,9 @@ worker_class = "eventlet" if _settings.async_mode == "eventlet" else "gthread"
 # Every socket, SSE stream and waiting pull holds a greenlet.
 worker_connections = _settings.sockets_max + 1000
 threads = 512
+# Upload-Metadata holds everything that a model declares; the other headers of a request are few.
+limit_request_field_size = 64 * 1024
+limit_request_fields = 50
 graceful_timeout = int(_settings.shutdown_grace) + 5
 timeout = 120
 keepalive = 75

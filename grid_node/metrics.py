@@ -53,6 +53,7 @@ class Metrics:
             registry=self.registry,
         )
         self.errors = Counter("grid_errors_total", "Answers that carry an error", ["code"], registry=self.registry)
+        self.damaged = Counter("grid_blobs_damaged_total", "Stored files found to be damaged", registry=self.registry)
         self.job_restarts = Gauge("grid_job_process_restarts", "Job processes started again", registry=self.registry)
 
 

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from grid_node.blobs.references import referred
+from grid_node.hosting.rows import any_runnable
 from grid_node.metrics import HubWatch
 from grid_node.services import Services
 
@@ -15,6 +15,8 @@ POLL_EVERY = 0.4
 """Seconds between two looks at what other processes did, where no bell was heard: news come within half a second."""
 SWEEP_EVERY = 5.0
 PURGE_EVERY = 600.0
+SCRUB_EVERY = 30.0
+"""Seconds between two slices of a round that is on."""
 
 
 class Sockets(Protocol):
@@ -30,7 +32,7 @@ class Sockets(Protocol):
 class HttpSide(Sockets, Protocol):
     """The HTTP face, likewise."""
 
-    def start(self) -> None: ...
+    def recover(self) -> None: ...
 
     def tick(self) -> None: ...
 
@@ -62,12 +64,15 @@ class Node:
         grid.dispatcher.start()
         grid.tending.start()
         grid.supervisor.start()
-        self.http.start()
+        if grid.store.read(any_runnable):
+            grid.hosting.compute.start()  # else the first model to be checked or run starts it
+        self.http.recover()
         grid.bells.listen(self._heard)
         self.hub_watch.start()
         _loop(self._poll, POLL_EVERY, self._stopping, "poll")
         _loop(self._sweep, SWEEP_EVERY, self._stopping, "sweep")
         _loop(self._purge, PURGE_EVERY, self._stopping, "purge")
+        _loop(grid.hosting.scrub.tick, SCRUB_EVERY, self._stopping, "scrub")
         self._sweep()
         self._started = True
 
@@ -83,6 +88,7 @@ class Node:
         grid.dispatcher.stop()
         grid.tending.stop()
         grid.job_queue.stop()
+        grid.hosting.compute.stop(grid.settings.shutdown_grace)
         grid.supervisor.stop(grid.settings.shutdown_grace)
         self.hub_watch.stop()
         grid.bells.close()
@@ -125,14 +131,12 @@ class Node:
         now = grid.clock.now()
         grid.tending.purge()
         grid.uploads.expire()
-        grid.blobs.sweep(self._needed, now - grid.settings.blob_gc_grace)
+        grid.holds.expire()
+        self.http.recover()
+        grid.blobs.sweep(grid.holds.needed, now - grid.settings.blob_gc_grace)
         grid.store.write(lambda tx: grid.limiter.purge(tx, now))
         grid.store.write(lambda tx: grid.epistula.purge(tx, now))
         grid.store.write(lambda tx: grid.streams.purge(tx, now - grid.settings.public_api_task_ttl))
-
-    def _needed(self, digests: list[str]) -> set[str]:
-        """Blobs that a result or an upload still needs."""
-        return referred(self.services.store, digests) | self.services.uploads.referenced(digests)
 
 
 def _loop(action: Callable[[], Any], every: float, stopping: threading.Event, name: str) -> None:

@@ -7,10 +7,11 @@ from typing import Any
 from flask import current_app
 
 from grid_node.adapters import ModelAccess, WorkerAuthentication
+from grid_node.blobs.holds import Holds
 from grid_node.blobs.store import Blobs
 from grid_node.census import Census
 from grid_node.clock import Clock
-from grid_node.database import Store
+from grid_node.database import Offload, Store
 from grid_node.generation.dispatch import Dispatcher
 from grid_node.generation.leases import Kind, Leases
 from grid_node.generation.lifecycle import Lifecycle
@@ -46,6 +47,7 @@ class Hosting:
     datasets: Any
     compute: Any
     scrub: Any
+    offload: Offload
 
 
 @dataclass
@@ -62,6 +64,7 @@ class Services:
     streams: Streams
     bells: BellTower
     blobs: Blobs
+    holds: Holds
     uploads: UploadService
     kinds: Mapping[str, Kind]
     lifecycle: Lifecycle

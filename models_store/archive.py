@@ -10,13 +10,15 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from models_store.errors import InvalidModel
 
 ENTRIES_MAX = 100_000
 TABLE_MAX = 32 * 1024 * 1024
 STORED, DEFLATED = 0, 8
+BEGINNING = b"PK\3\4"
+"""With which every archive that has an entry begins."""
 
 _LOCAL = struct.Struct("<4s5H3I2H")
 _CENTRAL = struct.Struct("<4s6H3I5H2I")
@@ -114,7 +116,7 @@ def _table(file: BinaryIO, size: int) -> tuple[int, int, int]:
     return start, length, count
 
 
-def _end_64(file: BinaryIO, place: int, locator: tuple[bytes, int, int, int], short: list[int]) -> list[int]:
+def _end_64(file: BinaryIO, place: int, locator: tuple[Any, ...], short: list[int]) -> list[int]:
     """The zip64 end record; where the short one holds numbers of its own, they must be the same."""
     record = _unpack(_END_64, file, place)
     long = [*record[4:10]]
@@ -158,7 +160,8 @@ def _long(short: tuple[int, int, int], extra: bytes) -> tuple[int, ...]:
 
 def _entries(file: BinaryIO, records: list[_Record], table: int) -> Iterator[Entry]:
     """In the order of the file, each beginning where the one before ends, the first at 0, the last up to the table."""
-    place, may_be = 0, (0,)
+    place = 0
+    may_be: tuple[int, ...] = (0,)
     for record in sorted(records, key=lambda one: one.offset):
         if record.offset - place not in may_be:
             raise InvalidModel("the archive has bytes that belong to no entry")
@@ -174,7 +177,7 @@ def _data_start(file: BinaryIO, record: _Record) -> int:
     local = _unpack(_LOCAL, file, record.offset)
     name = file.read(len(record.name))
     same = (local[0], local[2], local[3], local[9], name)
-    if same != (b"PK\3\4", record.flags, record.method, len(record.name), record.name):
+    if same != (BEGINNING, record.flags, record.method, len(record.name), record.name):
         raise InvalidModel("an entry of the archive is not what its table says")
     if record.flags & ~(_DESCRIPTOR | _UTF8) or record.method not in (STORED, DEFLATED):
         raise InvalidModel("an entry of the archive is packed in a way that torch does not use")
@@ -199,7 +202,7 @@ def _by_name(entries: Iterator[Entry]) -> dict[str, Entry]:
     return found
 
 
-def _unpack(record: struct.Struct, file: BinaryIO, place: int) -> tuple:
+def _unpack(record: struct.Struct, file: BinaryIO, place: int) -> tuple[Any, ...]:
     if place < 0:
         raise InvalidModel("the file is too short for an archive")
     file.seek(place)

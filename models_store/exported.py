@@ -50,7 +50,7 @@ def check(file: BinaryIO, size: int) -> Archive:
     return found
 
 
-def working_copy(file: BinaryIO, size: int) -> BinaryIO:
+def working_copy(file: BinaryIO, size: int) -> io.RawIOBase:
     """The checked archive as torch may load it: the pickled sample inputs read as empty. Nothing is copied."""
     found = check(file, size)
     return _Overlaid(file, [(found.entries[SAMPLES].record + 16, struct.pack("<3I", 0, 0, 0))])

@@ -11,6 +11,7 @@ import re
 from models_store.errors import InvalidModel
 
 LENGTH_MAX = 4096
+CALLS_MAX = 256
 POWER_MAX = 8
 _SIZE_TEXT = re.compile(r"[A-Za-z0-9_ (),.'=\-]+")
 _GUARD_TEXT = re.compile(r"[A-Za-z0-9_ (),.'=\-\[\]+*/%<>!]+")
@@ -20,13 +21,31 @@ _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _INTEGER_MAX = 2**63
 
 SIZE_FUNCTIONS = frozenset(
-    "Add Mul Min Max FloorDiv CleanDiv CeilDiv Mod PythonMod ModularIndexing Where ToFloat TruncToInt TruncToFloat "
-    "CeilToInt FloorToInt RoundToInt IntTrueDiv FloatTrueDiv Identity Equality Unequality StrictLessThan LessThan "
-    "StrictGreaterThan GreaterThan And Or Not".split()
+    {
+        *("Add", "Mul", "Min", "Max", "FloorDiv", "CleanDiv", "CeilDiv", "Mod", "PythonMod", "ModularIndexing"),
+        *("Where", "ToFloat", "TruncToInt", "TruncToFloat", "CeilToInt", "FloorToInt", "RoundToInt", "IntTrueDiv"),
+        *("FloatTrueDiv", "Identity", "Equality", "Unequality", "StrictLessThan", "LessThan", "StrictGreaterThan"),
+        *("GreaterThan", "And", "Or", "Not"),
+    }
 )
-_ASSUMPTIONS = frozenset("positive negative nonnegative nonzero integer real finite".split())
-GUARD_FUNCTIONS = frozenset("Max Min Mod PythonMod FloorDiv CleanDiv CeilDiv TruncToInt ToFloat max min float".split())
-_MATH = frozenset("floor ceil trunc".split())
+GUARD_FUNCTIONS = frozenset(
+    {
+        "Max",
+        "Min",
+        "Mod",
+        "PythonMod",
+        "FloorDiv",
+        "CleanDiv",
+        "CeilDiv",
+        "TruncToInt",
+        "ToFloat",
+        "max",
+        "min",
+        "float",
+    }
+)
+_ASSUMPTIONS = frozenset({"positive", "negative", "nonnegative", "nonzero", "integer", "real", "finite"})
+_MATH = frozenset({"floor", "ceil", "trunc"})
 _GUARD_OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.FloorDiv, ast.Div, ast.Mod)
 _COMPARISONS = (ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 
@@ -44,8 +63,8 @@ def check_guard(text: str) -> None:
 
 
 def _parsed(text: str, kind: str) -> ast.expr:
-    if len(text) > LENGTH_MAX:
-        raise InvalidModel(f"a {kind} is longer than {LENGTH_MAX} characters")
+    if len(text) > LENGTH_MAX or text.count("(") + text.count("[") > CALLS_MAX:
+        raise InvalidModel(f"a {kind} is longer than any that torch writes")
     try:
         return ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -54,21 +73,23 @@ def _parsed(text: str, kind: str) -> ast.expr:
 
 def _is_size(node: ast.expr) -> bool:
     match node:
-        case ast.Name(id="true" | "false"):
-            return True
-        case ast.Call(func=ast.Name(id="Symbol"), args=[ast.Constant(value=str(name))], keywords=assumptions):
-            return bool(_SYMBOL.fullmatch(name)) and all(_is_assumption(one) for one in assumptions)
-        case ast.Call(func=ast.Name(id="Integer"), args=[value], keywords=[]):
-            return _is_integer(value)
-        case ast.Call(func=ast.Name(id="Rational"), args=[above, below], keywords=[]):
-            return _is_integer(above) and _is_integer(below)
-        case ast.Call(func=ast.Name(id="Float"), args=[ast.Constant(value=str(number))], keywords=precision):
-            return bool(_NUMBER.fullmatch(number)) and all(_is_precision(one) for one in precision)
         case ast.Call(func=ast.Name(id="Pow" | "PowByNatural"), args=[base, exponent], keywords=[]):
             return _is_size(base) and _is_small_integer(exponent)
-        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
-            return name in SIZE_FUNCTIONS and all(_is_size(one) for one in arguments)
-    return False
+        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if name in SIZE_FUNCTIONS:
+            return all(_is_size(one) for one in arguments)
+    return _is_term(node)
+
+
+def _is_term(node: ast.expr) -> bool:
+    """A symbol, a number, true or false."""
+    match node:
+        case ast.Call(func=ast.Name(id="Symbol"), args=[ast.Constant(value=str(name))], keywords=assumptions):
+            return bool(_SYMBOL.fullmatch(name)) and all(_is_assumption(one) for one in assumptions)
+        case ast.Call(func=ast.Name(id="Integer" | "Rational"), args=numbers, keywords=[]):
+            return all(_is_integer(number) for number in numbers)
+        case ast.Call(func=ast.Name(id="Float"), args=[ast.Constant(value=str(number))], keywords=precision):
+            return bool(_NUMBER.fullmatch(number)) and all(_is_precision(one) for one in precision)
+    return isinstance(node, ast.Name) and node.id in ("true", "false")
 
 
 def _is_assumption(keyword: ast.keyword) -> bool:
@@ -107,20 +128,33 @@ def _is_guard(node: ast.expr) -> bool:
 def _is_amount(node: ast.expr) -> bool:
     """A number made of sizes, strides and offsets of inputs, or such an input."""
     match node:
-        case ast.Constant(value=value):
-            return type(value) is float or _is_integer(node)
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return _is_amount(operand)
         case ast.BinOp(left=left, op=ast.Pow(), right=right):
             return _is_amount(left) and _is_integer(right, POWER_MAX)
         case ast.BinOp(left=left, op=operator, right=right):
             return isinstance(operator, _GUARD_OPERATORS) and _is_amount(left) and _is_amount(right)
-        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
-            return name in GUARD_FUNCTIONS and all(_is_amount(one) for one in arguments)
-        case ast.Call(func=ast.Attribute(value=ast.Name(id="math"), attr=name), args=[argument], keywords=[]):
-            return name in _MATH and _is_amount(argument)
-        case ast.Subscript(value=ast.Call(func=ast.Attribute(value=tensor, attr=name), args=[]), slice=place):
-            return name in ("size", "stride") and _is_integer(place) and _is_input(tensor)
+        case ast.Call(func=function, args=[_, *_] as arguments, keywords=[]):
+            return _is_function(function) and all(_is_amount(one) for one in arguments)
+    return _is_measure(node)
+
+
+def _is_function(node: ast.expr) -> bool:
+    match node:
+        case ast.Attribute(value=ast.Name(id="math"), attr=name):
+            return name in _MATH
+    return isinstance(node, ast.Name) and node.id in GUARD_FUNCTIONS
+
+
+def _is_measure(node: ast.expr) -> bool:
+    """A number, or what a tensor says of itself."""
+    match node:
+        case ast.Constant(value=value):
+            return type(value) is float or _is_integer(node)
+        case ast.Subscript(
+            value=ast.Call(func=ast.Attribute(value=tensor, attr="size" | "stride"), args=[], keywords=[]), slice=place
+        ):
+            return _is_integer(place) and _is_input(tensor)
         case ast.Call(func=ast.Attribute(value=tensor, attr="storage_offset"), args=[], keywords=[]):
             return _is_input(tensor)
     return _is_input(node)

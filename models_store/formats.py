@@ -96,7 +96,7 @@ def _share(header: Header) -> dict[str, str]:
     if not _SET.fullmatch(members["set"]) or not all(_WHOLE.fullmatch(number) for number in numbers):
         raise InvalidModel("a share says of which set it is, and its number among how many")
     index, holders, precision = map(int, numbers)
-    if holders not in HOLDERS or precision not in PRECISIONS or index > holders:
+    if holders not in HOLDERS or precision not in PRECISIONS or index >= holders:
         raise InvalidModel("a share says of which set it is, and its number among how many")
     return members
 

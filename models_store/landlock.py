@@ -32,7 +32,7 @@ class Landlock:
         used = 1 if self.version < 4 else 2 if self.version < 6 else 3
         packed = struct.pack(f"={used}Q", *fields[:used])
         self._rules = self._libc.syscall(_CREATE, packed, len(packed), 0)
-        return self._rules >= 0 and all([self._allow(path) for path in read])
+        return self._rules >= 0 and all(self._allow(path) for path in read)
 
     def enforce(self) -> bool:
         """For the calling thread and those that it starts from now on. Needs no_new_privs."""

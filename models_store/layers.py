@@ -274,3 +274,12 @@ def mixes_rows(layer: Layer, rank: int) -> bool:
     if not isinstance(layer, partial) or layer.func not in (functional.softmax, functional.log_softmax):
         return False
     return bool(layer.keywords["dim"] in (0, -rank))
+
+
+def takes(layer: Layer, dtype: torch.dtype) -> bool:
+    """Whether a layer computes on this type; on the meta device torch does not look."""
+    if not isinstance(layer, partial):
+        return True
+    if layer.func is functional.embedding:
+        return dtype in (torch.int32, torch.int64)
+    return all(one.dtype == dtype for one in layer.keywords.values() if isinstance(one, torch.Tensor))

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -26,11 +27,13 @@ from models_store.board import DESCRIBING, Board
 from models_store.cache import Loaded, TooLarge
 from models_store.config import Config
 from models_store.errors import InferenceFailed, InvalidModel, ModelError
+from models_store.formats import SAFETENSORS
 from models_store.layers import Factory
 from models_store.protocol import GONE, NOT_READY, Buffer, Frame, FrameReader, Kind, frame, send, tensors_of
 from models_store.runner import Limits, Runner, failure
 from models_store.runtime import Abilities, Source
 from models_store.tensors import Signature
+from models_store.warmth import warm
 
 NICE = 5
 MEMORY_SLACK = 4 * 1024**3
@@ -61,11 +64,14 @@ class Server:
         }
 
     def serve(self) -> None:
-        """Returns when the node closes the socket."""
+        """Returns when the node closes the socket, or when something failed here that must not fail."""
         threading.Thread(target=self._check_all, name="checks", daemon=True).start()
-        while frames := self._reader.read():
-            for one in frames:
-                self._takes[one.kind](one)
+        try:
+            while frames := self._reader.read():
+                for one in frames:
+                    self._takes[one.kind](one)
+        except Exception as error:  # noqa: BLE001 - the boundary of the process; the node logs the class
+            self.say(frame(Kind.BROKEN, 0, type(error).__name__))
 
     def say(self, buffers: Sequence[Buffer]) -> None:
         with self._sending, contextlib.suppress(OSError):
@@ -185,21 +191,21 @@ def factory(place: str) -> Factory:
 def main(config: Config) -> None:
     die_with_the_node()
     os.nice(NICE)
-    torch.set_num_threads(config.threads)
     sys.path[:0] = config.paths
     factories = {name: factory(place) for name, place in config.factories.items()}
-    if "torch_export" in config.formats:
-        importlib.import_module("torch.export")
+    warm(config.formats)
     null = os.open(os.devnull, os.O_WRONLY)
     board = Board(config.board)
     os.close(config.board)
     peer = socket.socket(fileno=config.socket)
+    peer.setblocking(True)  # the node's green sockets come in non-blocking pairs
     confinement = sandbox.confine(
         read=sandbox.python_files(), memory=config.memory + MEMORY_SLACK, cpu_seconds=None, file_size=0
     )
-    formats = {"safetensors", *(config.formats if confinement.is_tight else ())}
+    torch.set_num_threads(config.threads)  # not before: it starts threads
+    formats = {SAFETENSORS, *(config.formats if confinement.is_tight else ())}
     server = Server(config, peer, board, Abilities(frozenset(formats), factories, config.device))
-    ready = {"device": config.device, "tight": confinement.is_tight, "formats": sorted(formats)}
+    ready = {"device": config.device, "confinement": asdict(confinement), "formats": sorted(formats)}
     server.say(frame(Kind.READY, 0, ready))
     os.dup2(null, 1)  # what a model prints reaches nobody
     os.dup2(null, 2)

@@ -47,7 +47,7 @@ class Kind(enum.IntEnum):
     """`{"format", "architecture", "inputs", "outputs", "batchable"}`, with the file."""
 
     READY = 16
-    """`{"device", "tight", "formats"}`, once; requests may come from now on."""
+    """`{"device", "confinement", "formats"}`, once; requests may come from now on."""
     RESULT = 17
     """For INFER `[[datatype, shape], ...]`, for DESCRIBE a signature."""
     FAILED = 18
@@ -56,6 +56,8 @@ class Kind(enum.IntEnum):
     """The load with this id is ready."""
     GONE = 20
     """The load with this id is no more; null, or why it failed as in FAILED."""
+    BROKEN = 21
+    """The process ends because of a fault of its own: the class of the error."""
 
 
 class Frame(NamedTuple):

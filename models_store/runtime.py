@@ -9,13 +9,14 @@ encode    tensors -> bytes of answers, cut into the rows of each request
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
-from models_store import layers, weights
+from models_store import exported, layers, weights
 from models_store.dtypes import BY_DATATYPE
-from models_store.errors import InferenceFailed, InvalidModel, NotRunnable
+from models_store.errors import InferenceFailed, InvalidModel, ModelError, NotRunnable
+from models_store.formats import SAFETENSORS, TORCHSCRIPT
 from models_store.tensors import Signature, Tensor, TensorSpec, byte_size
 
 Function = Callable[..., Any]
@@ -37,7 +38,7 @@ class Source:
 class Abilities:
     """What this process may run: the formats, the operator's factories by name, and where tensors live."""
 
-    formats: frozenset[str] = frozenset({"safetensors"})
+    formats: frozenset[str] = frozenset({SAFETENSORS})
     factories: Mapping[str, layers.Factory] = field(default_factory=dict)
     device: str = "cpu"
 
@@ -46,12 +47,13 @@ def load(source: Source, abilities: Abilities) -> Function:
     """The model of a file as a function of its inputs. Raises InvalidModel and NotRunnable."""
     if source.format not in abilities.formats:
         raise NotRunnable("models of this format do not run here")
-    if source.format == "safetensors":
+    if source.format == SAFETENSORS:
         return _state_dict(source, abilities)
     with os.fdopen(os.dup(source.descriptor), "rb") as file:
-        file.seek(0)
         try:
             return _program(source.format, file, abilities.device)
+        except ModelError:
+            raise
         except Exception as error:
             raise InvalidModel("torch cannot load these bytes") from error
 
@@ -63,11 +65,13 @@ def _state_dict(source: Source, abilities: Abilities) -> Function:
     return layers.build(source.architecture, tensors, abilities.factories)
 
 
-def _program(format: str, file: Any, device: str) -> Function:
+def _program(format: str, file: BinaryIO, device: str) -> Function:
     """A model with code of its own; only in a process that was confined."""
-    if format == "torchscript":
+    file.seek(0)
+    if format == TORCHSCRIPT:
         return torch.jit.load(file, map_location=device).eval()
-    return torch.export.load(file).module()
+    size = os.fstat(file.fileno()).st_size
+    return torch.export.load(exported.working_copy(file, size)).module()
 
 
 class Model:

@@ -8,6 +8,7 @@ from typing import Any
 
 from grid_client.shares import NotAShare, header_of
 from grid_client.tensor_files import DescriptorSource, NotTensors, TensorFile
+
 from models_store import program
 from models_store.errors import InvalidModel
 from models_store.sandbox import confine, python_files

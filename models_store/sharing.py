@@ -11,6 +11,7 @@ from typing import Any
 
 from grid_client import sharing
 from grid_client.tensor_files import DescriptorSource, NotTensors, TensorFile
+
 from models_store import program
 from models_store.errors import InvalidModel, ValueOutOfRange
 from models_store.sandbox import confine, python_files

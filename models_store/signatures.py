@@ -113,6 +113,8 @@ def _watched(layer: layers.Layer, batchable: bool) -> layers.Layer:
     def run(x: torch.Tensor) -> torch.Tensor:
         if batchable and layers.mixes_rows(layer, x.dim()):
             raise InvalidModel("a softmax over dimension 0 mixes the rows of a batch; serve with batchable false")
+        if not layers.takes(layer, x.dtype):
+            raise InvalidModel(f"a layer does not take {DATATYPE.get(x.dtype, 'this type')}")
         result = layer(x)
         if result.numel() > ELEMENTS_MAX:
             raise InvalidModel("a layer makes a tensor that is too large")

@@ -46,7 +46,19 @@ def convert(request: dict[str, Any], way: str) -> dict[str, Any]:
 def to_safetensors(libraries: _Libraries, content: bytes, expanded_max: int) -> bytes:
     tensors = _checked(libraries.torch, _read(libraries, content), expanded_max)
     del content
-    return libraries.safetensors.save({name: tensor.contiguous().clone() for name, tensor in tensors.items()})
+    return libraries.safetensors.save(_apart(tensors))
+
+
+def _apart(tensors: dict[str, Any]) -> dict[str, Any]:
+    """The same, each contiguous in memory of its own: safetensors refuses to write one twice."""
+    seen: set[int] = set()
+    apart = {}
+    for name, tensor in tensors.items():
+        place = tensor.untyped_storage().data_ptr()
+        alone = place not in seen and tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+        apart[name] = tensor if alone and tensor.is_contiguous() else tensor.contiguous().clone()
+        seen.add(place)
+    return apart
 
 
 def from_safetensors(libraries: _Libraries, content: bytes, expanded_max: int) -> bytes:

@@ -54,6 +54,8 @@ class IdleCompute:
 class NoShares:
     """A node that was asked to hold no share."""
 
+    def check(self, *_args: Any) -> None: ...
+
     def take_back_later(self, *_args: Any) -> None: ...
 
 

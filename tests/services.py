@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-NEEDED = re.compile(r"Redis|PostgreSQL|psycopg|Node")
+NEEDED = re.compile(r"Redis|PostgreSQL|psycopg|Node|tuspy|tritonclient")
 
 
 @pytest.hookimpl(wrapper=True)

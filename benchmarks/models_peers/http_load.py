@@ -34,6 +34,13 @@ class Load:
     seconds: list[float] = field(default_factory=list)
     wall: float = 0.0
 
+    def take(self, peer: _Connection, data: bytes, now: float) -> None:
+        self.seconds.append(now - peer.sent_at)
+        self.numbers.append(peer.number)
+        self.statuses.append(int(data[9:12]))
+        self.heads.append(data[: peer.body_at])
+        self.bodies.append(data[peer.body_at :])
+
     @property
     def per_second(self) -> float:
         return len(self.bodies) / self.wall
@@ -91,71 +98,60 @@ def _content_length(head: bytes) -> int:
     return int(lowered[at + 17 : end if end > 0 else len(lowered)])
 
 
-def run(
-    port: int,
-    requests: Sequence[bytes],
-    connections: int,
-    seconds: float,
-    midway: Callable[[], None] | None = None,
-) -> Load:
-    """Send `requests` over and over for `seconds`. `midway` is called once, at half time, by another greenless
-    way than this loop: it must only start something. Raises BadAnswer and TimeoutError."""
-    load = Load()
+def run(port: int, requests: Sequence[bytes], connections: int, seconds: float) -> Load:
+    """Send `requests` over and over for `seconds`. Raises BadAnswer, TimeoutError."""
+    ends = time.perf_counter() + seconds
+    return _run(port, requests, connections, lambda _sent, now: now < ends)
+
+
+def run_once(port: int, requests: Sequence[bytes], connections: int) -> Load:
+    """Send each of `requests` once. Raises BadAnswer, TimeoutError."""
+    total = len(requests)
+    return _run(port, requests, min(connections, total), lambda sent, _now: sent < total)
+
+
+More = Callable[[int, float], bool]
+"""Whether another request goes out, by how many were sent and the time."""
+
+
+def _run(port: int, requests: Sequence[bytes], connections: int, more: More) -> Load:
     peers = [_Connection(port) for _ in range(connections)]
     poll = select.epoll()
     by_fd = {peer.sock.fileno(): peer for peer in peers}
     for fd in by_fd:
         poll.register(fd, select.EPOLLIN)
     gc.collect()
-    gc.disable()
+    gc.disable()  # a pause of ours would count as one of the server
     try:
-        _loop(load, poll, by_fd, requests, seconds, midway)
+        return _loop(poll, by_fd, requests, more)
     finally:
         gc.enable()
         poll.close()
         for peer in peers:
             peer.sock.close()
-    return load
 
 
-def _loop(
-    load: Load,
-    poll: select.epoll,
-    by_fd: dict[int, _Connection],
-    requests: Sequence[bytes],
-    seconds: float,
-    midway: Callable[[], None] | None,
-) -> None:
-    clock, total, sent = time.perf_counter, len(requests), 0
+def _loop(poll: select.epoll, by_fd: dict[int, _Connection], requests: Sequence[bytes], more: More) -> Load:
+    load, clock, total = Load(), time.perf_counter, len(requests)
     began = last = clock()
-    ends, half = began + seconds, began + seconds / 2
-    open_requests = 0
-    for peer in by_fd.values():
+    for sent, peer in enumerate(by_fd.values()):
         peer.send(sent % total, requests[sent % total])
-        sent += 1
-        open_requests += 1
-    while open_requests:
+    sent = on_their_way = len(by_fd)
+    while on_their_way:
         events = poll.poll(1.0)
-        now = clock()
-        if not events and now - last > STALL_SECONDS:
+        if not events and clock() - last > STALL_SECONDS:
             raise TimeoutError("the server stopped answering")
-        if midway is not None and now > half:
-            midway()
-            midway = None
         for fd, _ in events:
             peer = by_fd[fd]
             data = peer.receive()
             if data is None:
                 continue
-            last = now = clock()
-            load.seconds.append(now - peer.sent_at)
-            load.numbers.append(peer.number)
-            load.statuses.append(int(data[9:12]))
-            load.heads.append(data[: peer.body_at])
-            load.bodies.append(data[peer.body_at :])
-            if now < ends:
+            last = clock()
+            load.take(peer, data, last)
+            if more(sent, last):
                 peer.send(sent % total, requests[sent % total])
                 sent += 1
             else:
-                open_requests -= 1
+                on_their_way -= 1
     load.wall = clock() - began
+    return load

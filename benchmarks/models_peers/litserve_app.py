@@ -1,6 +1,6 @@
-"""The same MLP behind LitServe, run in an environment of its own: python litserve_app.py PORT WEIGHTS BATCH FAST.
+"""The same MLP behind LitServe, run in an environment of its own: python litserve_app.py PORT WEIGHTS BATCH.
 
-`WEIGHTS` is a torch.save file of four tensors made by the benchmark; BATCH 1 means one by one, FAST 1 its faster queue.
+`WEIGHTS` is a torch.save file of four tensors made by the benchmark; BATCH 1 means one by one.
 """
 
 import sys
@@ -8,7 +8,7 @@ import sys
 import litserve as ls
 import torch
 
-PORT, WEIGHTS, BATCH, FAST = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4] == "1"
+PORT, WEIGHTS, BATCH = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 
 
 class Mlp(ls.LitAPI):
@@ -37,5 +37,5 @@ class Mlp(ls.LitAPI):
 
 if __name__ == "__main__":
     api = Mlp(max_batch_size=BATCH, batch_timeout=0.005 if BATCH > 1 else 0.0)
-    server = ls.LitServer(api, accelerator="cpu", devices=1, workers_per_device=1, fast_queue=FAST)
+    server = ls.LitServer(api, accelerator="cpu", devices=1, workers_per_device=1)
     server.run(host="127.0.0.1", port=PORT, num_api_servers=1, generate_client_file=False, log_level="warning")

@@ -77,7 +77,7 @@ def clear(model_id: str, version: int | None) -> None:
     """Let a model run again that ended too many of the processes that run models."""
     with answers():
         found = [row for row in _versions(model_id, version) if row.kills]
-        services().store.write(lambda tx: [rows.clear_kills(tx, row.key) for row in found])
+        services().store.write(lambda tx: _clear(tx, found))
     if not found:
         raise fail("It has ended no process", 1)
     for row in found:
@@ -138,6 +138,11 @@ def _newest(tx: Transaction, owner: str | None, limit: int | None) -> list[Versi
 
 def _everything(tx: Transaction) -> list[VersionRow]:
     return [VersionRow(*row) for row in tx.execute(rows.every_version())]
+
+
+def _clear(tx: Transaction, found: list[VersionRow]) -> None:
+    for row in found:
+        rows.clear_kills(tx, row.key)
 
 
 def _versions(model_id: str, version: int | None) -> list[VersionRow]:

@@ -15,7 +15,7 @@ from grid_node.compute import oneshot
 from grid_node.compute.oneshot import ProgramFailed
 from grid_node.errors import ComputeUnavailable, InvalidModel, ModelFormatNotAvailable
 from grid_node.settings import Settings
-from models_store import errors, formats, program, safetensors_file
+from models_store import archive, errors, formats, program, safetensors_file
 
 INLINE_MAX = 64 * 1024
 """Bytes of a header that is read in the node; parsing it takes some milliseconds at most."""
@@ -28,7 +28,6 @@ CONVERSIONS_TOGETHER = 1
 RETRY_AFTER = 5
 """Seconds after which a busy node may be asked again."""
 _CONVERSION = Path(formats.__file__).resolve().with_name("syft_conversion.py")
-_MAY_BE_SAFETENSORS = (None, formats.SAFETENSORS, formats.SHARE)
 
 
 @dataclass(frozen=True)
@@ -173,18 +172,20 @@ def _unchecked(declared: str | None, failure: ProgramFailed) -> formats.Found:
     raise InvalidModel(reason="checking it takes more than is allowed") from None
 
 
-def _look(path: Path, size: int, declared: str | None, limits: formats.Limits) -> formats.Found | errors.InvalidModel | None:
+def _look(
+    path: Path, size: int, declared: str | None, limits: formats.Limits
+) -> formats.Found | errors.InvalidModel | None:
     """What can be told at once; None if it takes a program. Runs off the hub, so an error is returned, not raised."""
-    if declared not in _MAY_BE_SAFETENSORS:
-        return None
-    try:
-        with path.open("rb") as file:
-            first = file.read(safetensors_file.LENGTH_BYTES)
+    with path.open("rb") as file:
+        first = file.read(safetensors_file.LENGTH_BYTES)
+        if declared in formats.EXECUTABLE:
+            return None if first.startswith(archive.BEGINNING) else errors.InvalidModel("the file is not an archive")
+        try:
             if safetensors_file.header_length(first, size, limits.header_max) > INLINE_MAX:
                 return None
             return formats.check(file, size, declared, limits)
-    except errors.InvalidModel as error:
-        return error if declared else formats.Found(formats.OPAQUE)
+        except errors.InvalidModel as error:
+            return error if declared else formats.Found(formats.OPAQUE)
 
 
 def _done(said: Mapping[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Keeps the processes that run models: starts them when they are first needed and when they died, ends those that hang."""
+"""Keeps the processes that run models: started when first needed, again when they died, ended when they hang."""
 
 import logging
 import math

@@ -185,6 +185,8 @@ class Process:
             self.is_ready = True
             log.info("compute process %d is ready: %s", self.pid, one.json())
             self._ready(self)
+        elif one.kind == Kind.BROKEN:
+            log.error("compute process %d ends because of %.60r", self.pid, one.json())
         else:
             raise ProtocolError("a frame of no known kind")
 

@@ -7,9 +7,8 @@ requests are things of a version that never change, under a key that is never gi
 import json
 import threading
 import time
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +25,6 @@ from grid_node.errors import (
     ModelCorrupt,
     ModelNotReady,
     NotFound,
-    QueueFull,
 )
 from grid_node.hosting import rows
 from grid_node.hosting.inference_data import arranged, given_tensors
@@ -105,7 +103,6 @@ class Inference:
         self._compute = compute
         self._settings = settings
         self._timer = timer
-        self._in_hand: Counter[str] = Counter()
         self._runnables: OrderedDict[str, Runnable] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -123,8 +120,8 @@ class Inference:
         """The outputs asked for, in that order; without `wanted` all of them, in the order of the signature.
 
         `timeout` in seconds can only shorten the node's own, which counts from `arrived` (on the service's timer).
-        Raises ModelNotFound, InferenceNotAllowed, ModelNotReady, InvalidPayload, QueueFull, InferenceTimeout and what
-        the compute processes raise.
+        Raises ModelNotFound, InferenceNotAllowed, ModelNotReady, InvalidPayload, InferenceTimeout and what the compute
+        processes raise.
         """
         deadline = self._deadline(arrived, timeout)
         row, runnable = self._loaded(caller, model_id, version)
@@ -238,24 +235,10 @@ class Inference:
             raise ModelCorrupt(retry_after=60) from None
 
     def _infer(self, runnable: Runnable, inputs: list[Tensor], deadline: float) -> list[Tensor]:
-        with self._place(runnable.key):
-            left = deadline - self._timer()
-            if left <= 0:
-                raise InferenceTimeout()
-            return self._compute.infer(runnable, inputs, left)
-
-    @contextmanager
-    def _place(self, key: str) -> Iterator[None]:
-        """One of the requests in hand for this version. Raises QueueFull."""
-        if self._in_hand[key] >= self._settings.infer_queue_max:
-            raise QueueFull(retry_after=1)
-        self._in_hand[key] += 1
-        try:
-            yield
-        finally:
-            self._in_hand[key] -= 1
-            if not self._in_hand[key]:
-                del self._in_hand[key]
+        left = deadline - self._timer()
+        if left <= 0:
+            raise InferenceTimeout()
+        return self._compute.infer(runnable, inputs, left)
 
     def _why_not(self, key: str, kills: int) -> str:
         if kills >= KILLS_MAX:

@@ -227,6 +227,12 @@ def _retag(tx: Transaction, number: int, words: list[str]) -> None:
         tx.execute(insert(tags), {"tag": word, "model": number})
 
 
+def any_runnable(tx: Transaction) -> bool:
+    """Whether some model here may be run."""
+    wanted = select(versions.c.version).where(versions.c.allow_remote_inference.is_(True)).limit(1)
+    return tx.execute(wanted).first() is not None
+
+
 _BY_KEY = (versions.c.model == bindparam("of"), versions.c.version == bindparam("number"))
 
 

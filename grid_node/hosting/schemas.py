@@ -49,6 +49,15 @@ class NewId(fields.Field[str]):
         return name
 
 
+class AskedId(fields.Field[str]):
+    """An id in a read: any text. What cannot be one is answered like one that is not there, see `known_id`."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> str:
+        if not isinstance(value, str):
+            raise ValidationError("must be a string")
+        return value
+
+
 class Flag(fields.Field[bool]):
     """true, false, or the strings "True" and "False" that the first clients sent."""
 
@@ -203,9 +212,9 @@ class ServeSchema(Strict):
 
 
 class ReferenceSchema(Strict):
-    """A model in a read; an id that cannot be one is answered like one that is not there."""
+    """A model that should be there."""
 
-    model_id = StrictText(required=True)
+    model_id = AskedId(required=True)
     version = StrictInt(load_default=None, validate=VERSION)
 
 

@@ -21,7 +21,6 @@ from grid_node.errors import (
     FormatNotRunnable,
     IdempotencyConflict,
     InvalidPayload,
-    MissingKey,
     ModelFormatNotAvailable,
     Sha256Mismatch,
 )
@@ -69,7 +68,7 @@ class SharedModels(Protocol):
     """The part of serving that knows shares."""
 
     def check(self, caller: ModelCaller, request: ServeRequest, has_bytes: bool) -> None:
-        """Raises InvalidPayload, SharePeerNotAllowed."""
+        """Raises InvalidPayload, MissingKey, SharePeerNotAllowed."""
 
     def place(self, caller: ModelCaller, request: ServeRequest, blob: Blob) -> ServeRequest:
         """Split the model and place its shares; the request as if the client had done so."""
@@ -160,12 +159,9 @@ class Serving:
     # --- before the bytes
 
     def _check_fields(self, caller: ModelCaller, request: ServeRequest, size: int) -> None:
-        if request.mpc or request.shares is not None:
-            self._shared.check(caller, request, size > 0)
-        elif size == 0:
+        self._shared.check(caller, request, size > 0)
+        if size == 0 and not request.mpc:
             raise InvalidPayload(fields={"model": ["Missing data for required field."]})
-        if request.format == "share" and caller.is_anonymous:
-            raise MissingKey()
         if request.format in WITH_CODE and not (
             caller.may_bring_code and request.format in self._settings.formats_with_code
         ):
@@ -213,7 +209,7 @@ class Serving:
         placed = request if blob is None else self._shared.place(caller, request, blob)
         values = self._values(placed, request.format or "safetensors", None, None) | self._shared.columns(placed)
         try:
-            return self._store.write(lambda tx: self._insert(tx, caller, placed, blob, values))
+            return self._store.write(lambda tx: self._insert(tx, caller, request, blob, values, placed))
         except BaseException:
             if blob is not None:
                 self._shared.take_back(placed)
@@ -258,8 +254,15 @@ class Serving:
         }
 
     def _insert(
-        self, tx: Transaction, caller: ModelCaller, request: ServeRequest, blob: Blob | None, values: dict[str, Any]
+        self,
+        tx: Transaction,
+        caller: ModelCaller,
+        request: ServeRequest,
+        blob: Blob | None,
+        values: dict[str, Any],
+        placed: ServeRequest | None = None,
     ) -> Served:
+        """`placed` is the request with the shares of an encrypted model, as they were placed."""
         answered = self._first_answer(tx, caller, request)
         if answered is not None:
             return _same(answered, request, blob)
@@ -267,8 +270,8 @@ class Serving:
         hidden = values["format"] == "share"
         values = {**values, "owner": caller.key_id}
         row = rows.add(tx, caller, request.model_id, request.version, hidden, values)
-        if request.mpc:
-            self._shared.declare(tx, row, request)
+        if placed is not None:
+            self._shared.declare(tx, row, placed)
         served = Served(row.id, row.version, row.sha256)
         if request.idempotency_key is not None:
             tx.execute(insert(requests), _remembered(caller, request, blob, served, self._clock.now()))

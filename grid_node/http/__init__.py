@@ -12,9 +12,13 @@ from grid_node.http.errors import register_errors
 from grid_node.http.face import HttpFace
 from grid_node.http.generate_socket import GenerateSockets
 from grid_node.http.idle import IdleConnections
+from grid_node.http.models import ModelRoutes
+from grid_node.http.model_uploads import ModelUploads
 from grid_node.http.operations import observe_requests, operations_blueprint
 from grid_node.http.socket_route import register_socket
 from grid_node.http.tasks import TaskRoutes
+from grid_node.http.v2 import V2Routes
+from grid_node.http.v2_door import InferDoor, InferFirst
 from grid_node.http.worker_uploads import WorkerUploads
 from grid_node.http.workers import WorkerRoutes
 from grid_node.services import Services
@@ -29,12 +33,17 @@ def register_routes(app: Flask, services: Services, server: Any) -> HttpFace:
     doorkeeper = register_auth(app, services)
     connections, idle = Connections(), IdleConnections()
     idle.watch(app)
-    uploads = WorkerUploads(services)
+    uploads, models = WorkerUploads(services), ModelUploads(services)
     api = make_api(app)
     api.register_blueprint(TaskRoutes(services, doorkeeper, connections).blueprint())
     api.register_blueprint(WorkerRoutes(services, doorkeeper).blueprint())
     api.register_blueprint(DatasetRoutes(services).blueprint())
+    api.register_blueprint(ModelRoutes(services, doorkeeper).blueprint())
+    door = InferDoor(services)
+    api.register_blueprint(V2Routes(services, door).blueprint())
+    app.wsgi_app = InferFirst(app.wsgi_app, door, idle)  # type: ignore[method-assign]
     app.register_blueprint(uploads.blueprint(doorkeeper))
+    app.register_blueprint(models.blueprint())
     app.register_blueprint(operations_blueprint(services))
     register_socket(app, GenerateSockets(services, connections))
-    return HttpFace(services, connections, idle, uploads)
+    return HttpFace(services, connections, idle, [uploads, models])

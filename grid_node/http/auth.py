@@ -11,6 +11,7 @@ from grid_node.errors import GridError, NotAuthenticated
 from grid_node.fields import load
 from grid_node.generation.schemas import WorkerNameSchema
 from grid_node.generation.work import WorkerIdentity
+from grid_node.hosting.rights import ModelCaller
 from grid_node.http.bodies import read_body
 from grid_node.identity.epistula import SignedRequest, body_digest
 from grid_node.identity.limits import Window, headers
@@ -50,6 +51,13 @@ class Doorkeeper:
         grid = self._services
         window: Window = grid.store.read(lambda tx: grid.limiter.window(tx, caller, grid.clock.now()))
         return window
+
+    def model_caller(self, request: Request, *, writes: bool = False, token: str | None = None) -> ModelCaller:
+        """Who asks for hosted models; whether that takes a key is set by `models_auth`. `token` opens one share, and
+        may come by header too. Raises MissingKey, InvalidKey, Forbidden, TooManyBadKeys."""
+        token = token or request.headers.get("X-Share-Token")
+        key = key_of_environ(request.environ)
+        return self._services.hosting.access.by_key(key, address_of(request), writes=writes, token=token)
 
     # --- workers ------------------------------------------------------------------------------------------------
 

@@ -1,9 +1,18 @@
 """The HTTP face as a whole: what the node steers of it."""
 
+from collections.abc import Sequence
+from typing import Protocol
+
 from grid_node.http.connections import Connections
 from grid_node.http.idle import IdleConnections
-from grid_node.http.worker_uploads import WorkerUploads
 from grid_node.services import Services
+
+
+class Recovering(Protocol):
+    """Something that a restart interrupts."""
+
+    def recover(self) -> None:
+        """Go on with it."""
 
 
 class HttpFace:
@@ -14,16 +23,17 @@ class HttpFace:
         services: Services,
         connections: Connections,
         idle: IdleConnections,
-        uploads: WorkerUploads,
+        uploads: Sequence[Recovering],
     ) -> None:
         self._services = services
         self._connections = connections
         self._idle = idle
         self._uploads = uploads
 
-    def start(self) -> None:
-        """Finish what a restart interrupted."""
-        self._uploads.recover()
+    def recover(self) -> None:
+        """Finish what a restart interrupted, or a fault of ours."""
+        for uploads in self._uploads:
+            uploads.recover()
 
     def tick(self) -> None:
         """Called twice a second."""

@@ -1,7 +1,9 @@
 """The answer that carries a blob: conditional, by range, in pieces (RFC 9110, sections 13 to 15)."""
 
 import contextlib
+import logging
 import re
+import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -10,8 +12,10 @@ from typing import Any
 from flask import Request, Response, jsonify
 
 from grid_node.blobs.store import Blobs
-from grid_node.errors import RangeNotSatisfiable
+from grid_node.errors import GridError, RangeNotSatisfiable
 from grid_node.http.bodies import peer_deadline
+
+log = logging.getLogger(__name__)
 
 SEND_STALL = 60.0
 """Seconds without progress after which a reader is cut."""
@@ -39,7 +43,8 @@ def blob_answer(
     content_type: str,
     stall: float = SEND_STALL,
 ) -> Response:
-    """GET and HEAD of a blob: 200, 206, 304 or 416. Raises NotFound when there is no such blob.
+    """GET and HEAD of a blob: 200, 206, 304 or 416. Raises NotFound when there is no such blob, ModelCorrupt when it is
+    known to be damaged. A whole blob is compared with its digest on the way; a part is not.
 
     `filename` is ours and plain ASCII. A multi-range is 416, which RFC 9110 allows.
     """
@@ -95,16 +100,34 @@ def parse_range(header: str, size: int) -> Part | None:
 def _body(request: Request, blobs: Blobs, sha256: str, part: Part | None, stall: float) -> Iterator[bytes]:
     if request.method == "HEAD":
         return iter(())
-    pieces = blobs.open(sha256) if part is None else blobs.open(sha256, part.start, part.length)
+    pieces = blobs.open_checked(sha256) if part is None else blobs.open(sha256, part.start, part.length)
     return _sent(request.environ, pieces, stall)
 
 
 def _sent(environ: Mapping[str, Any], pieces: Iterator[bytes], stall: float) -> Iterator[bytes]:
-    """Runs while the server sends, after the request's context; a stalled reader times out its socket."""
+    """Runs while the server sends, after the request's context; a stalled reader times out its socket.
+
+    Bytes that cannot be read, or prove to be damaged, break the connection: the reader must see that some are missing.
+    """
     with contextlib.ExitStack() as stack:
         stack.callback(getattr(pieces, "close", lambda: None))
         stack.enter_context(peer_deadline(environ, stall))
-        yield from pieces
+        try:
+            yield from pieces
+        except GridError as error:
+            log.error("an answer was broken off: %s", error.code)
+            if not break_off(environ):
+                raise
+
+
+def break_off(environ: Mapping[str, Any]) -> bool:
+    """End the connection under an answer, both ways; False where the server does not show us the socket."""
+    peer = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
+    if peer is None:
+        return False
+    with contextlib.suppress(OSError):
+        peer.shutdown(socket.SHUT_RDWR)
+    return True
 
 
 def _unsatisfiable(error: RangeNotSatisfiable, size: int) -> Response:

@@ -75,12 +75,12 @@ def _find_long(body: bytes, at: int) -> _LongText | None:
 
 
 def _read(body: bytes, start: int) -> _LongText:
-    at, pieces = start, []
+    at, pieces = start, [""]
     while body[at : at + 1] != b'"':
         end = _whole_characters(body, at, _end_of_units(body, at, SLICE))
         if end == at:
             raise _refused("is not JSON")
-        pieces.append(_decoded(body[at:end]))
+        _append(pieces, _decoded(body[at:end]))
         at = end
         time.sleep(0)
     return _LongText(start, at, "".join(pieces))
@@ -97,6 +97,15 @@ def _whole_characters(body: bytes, start: int, end: int) -> int:
         if body[place : place + 1] and body[place] & 0xC0 != 0x80:
             return place
     return end
+
+
+def _append(pieces: list[str], text: str) -> None:
+    """The two escapes of a character above U+FFFF may have come in two slices."""
+    if "\ud800" <= pieces[-1][-1:] <= "\udbff" and "\udc00" <= text[:1] <= "\udfff":
+        pair = pieces[-1][-1] + text[0]
+        pieces[-1] = pieces[-1][:-1]
+        text = pair.encode("utf-16-le", "surrogatepass").decode("utf-16-le") + text[1:]
+    pieces.append(text)
 
 
 def _decoded(piece: bytes) -> str:

@@ -1,6 +1,7 @@
 """The bytes of a model as they are, whole or in part."""
 
 import re
+from base64 import b64encode
 
 from flask import Request, Response
 
@@ -30,9 +31,7 @@ def content_answer(request: Request, blobs: Blobs, content: Content) -> Response
     row = content.row
     name = f"{_ODD.sub('_', row.id)}-{row.version}.{SUFFIXES.get(row.format, 'bin')}"
     try:
-        answer = blob_answer(
-            request, blobs, content.sha256, filename=name, content_type="application/octet-stream"
-        )
+        answer = blob_answer(request, blobs, content.sha256, filename=name, content_type="application/octet-stream")
     except NotFound:
         raise ModelCorrupt(retry_after=60) from None
     answer.headers["Model-Version"] = str(row.version)
@@ -40,3 +39,7 @@ def content_answer(request: Request, blobs: Blobs, content: Content) -> Response
         answer.headers["Repr-Digest"] = repr_digest(content.sha256)
         answer.headers["Cache-Control"] = "private, no-cache, no-transform"
     return answer
+
+
+def repr_digest(sha256: str) -> str:
+    return f"sha-256=:{b64encode(bytes.fromhex(sha256)).decode()}:"

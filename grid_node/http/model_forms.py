@@ -32,6 +32,8 @@ ESCAPED = 6
 """Most bytes that one byte of a model takes as text: `\\u00ff` in JSON, `%C3%BF` in a form."""
 SLICE = 64 * 1024
 """Bytes of a form that are decoded at once."""
+NAME_MAX = 256
+"""Bytes of a field's name that are looked at; no field has so long a name."""
 
 _MODEL = "model"
 
@@ -85,8 +87,9 @@ def _urlencoded(body: bytes) -> Iterator[tuple[str, str]]:
         raise InvalidPayload(fields={"_schema": [f"the form has more than {PARTS_MAX} fields"]})
     for field in body.split(b"&"):
         if field:
-            name, _, value = field.partition(b"=")
-            yield _unquoted(name[: 4 * SLICE], "_schema"), _unquoted(value, "_schema")
+            raw_name, _, value = field.partition(b"=")
+            name = _unquoted(raw_name[:NAME_MAX], "_schema")
+            yield name, _unquoted(value, name)
 
 
 def _unquoted(raw: bytes, field: str) -> str:
@@ -167,7 +170,8 @@ class _MultipartForm:
         if not head.is_file:
             return
         if head.name != _MODEL:
-            raise InvalidPayload(fields={head.name: ["Unknown field." if head.name not in SERVE.fields else _NO_FILE]})
+            problem = "must be text, not a file" if head.name in SERVE.fields else "Unknown field."
+            raise InvalidPayload(fields={head.name: [problem]})
         if self._writer is not None:
             raise given_twice(_MODEL)
         self._writer = self._stack.enter_context(self._blobs.writer(self._model_max))
@@ -199,6 +203,3 @@ class _MultipartForm:
         if _MODEL in payload:
             raise given_twice(_MODEL)
         return payload if self._writer.size else {**payload, _MODEL: b""}
-
-
-_NO_FILE = "must be text, not a file"

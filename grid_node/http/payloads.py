@@ -42,6 +42,16 @@ def parse_json(body: bytes | str) -> Any:
         raise InvalidPayload(fields={"_schema": [str(error)]}) from None
 
 
+def with_idempotency_key(request: Request, payload: Any) -> Any:
+    """The payload with the idempotency key of the header, where it has none of its own. Raises InvalidPayload."""
+    key = request.headers.get("Idempotency-Key")
+    if key is None or not isinstance(payload, dict):
+        return payload
+    if payload.get("idempotency_key") not in (None, key):
+        raise InvalidPayload(fields={"idempotency_key": ["differs from the header Idempotency-Key"]})
+    return {**payload, "idempotency_key": key}
+
+
 def query_payload(request: Request, schema: Schema) -> dict[str, Any]:
     """The query as plain data: text that spells a number becomes one where the schema wants a number."""
     payload: dict[str, Any] = {}

@@ -18,7 +18,7 @@ class Input(Protocol):
     """What a body is read from."""
 
     def read(self, size: int, /) -> bytes:
-        """At most `size` bytes; fewer only when no more come. Raises OSError."""
+        """At most `size` bytes, none when no more come. Raises OSError."""
 
 
 def body_input(environ: Mapping[str, Any]) -> Input:
@@ -40,15 +40,15 @@ class SocketBody:
         self._failed: OSError | None = None
 
     def read(self, size: int) -> bytes:
-        """At most `size` bytes, fewer only when no more come. Raises OSError, once the bytes before it are given."""
-        if self._body.buf.tell():
-            return bytes(self._body.read(size))
+        """At most `size` bytes, none when no more come. Raises OSError, once the bytes before it are given."""
+        left_over = self._body.buf.tell()  # a view read through gunicorn first
+        if left_over:
+            return bytes(self._body.read(min(size, left_over)))
         wanted = min(size, self._reader.length)
         piece = bytearray(wanted)
         came = self._take_held(piece)
         came += self._receive(memoryview(piece)[came:])
-        del piece[came:]
-        return bytes(piece)
+        return bytes(memoryview(piece)[:came])
 
     def _take_held(self, into: bytearray) -> int:
         """Bytes that gunicorn read along with the head; what follows them belongs to the next request."""
@@ -73,9 +73,7 @@ class SocketBody:
                 came += got
                 self._reader.length -= got
         except OSError as error:
-            self._failed = error
-        finally:
-            into.release()
+            self._failed = error.with_traceback(None)  # its frames would keep the buffer
         if self._failed and not came:
             raise self._failed
         return came

@@ -6,7 +6,6 @@ from typing import Any
 from flask import Response, g, jsonify, request
 from flask_smorest import Blueprint
 
-from grid_node.errors import InvalidPayload
 from grid_node.fields import load
 from grid_node.generation.lifecycle import task_stream
 from grid_node.generation.requests import new_task
@@ -16,7 +15,7 @@ from grid_node.http.auth import Doorkeeper
 from grid_node.http.connections import Connections
 from grid_node.http.documents import ERRORS, answers, body_of, header, query_of
 from grid_node.http.following import Follower
-from grid_node.http.payloads import json_payload, query_payload
+from grid_node.http.payloads import json_payload, query_payload, with_idempotency_key
 from grid_node.http.results import file_answer, wanted_format
 from grid_node.http.sse import EventStream
 from grid_node.services import Services
@@ -65,7 +64,9 @@ class TaskRoutes:
     def create(self) -> Response:
         """Accept a task, durably. A replay by idempotency key answers 200 with the task as it stands."""
         caller = self._doorkeeper.client(request)
-        new = new_task(_with_key(json_payload(request)), self._services.settings, self._services.kinds)
+        new = new_task(
+            with_idempotency_key(request, json_payload(request)), self._services.settings, self._services.kinds
+        )
         accepted = self._tasks.submit(caller.key_id, new)
         g.window = accepted.window
         answer = jsonify(accepted.body())
@@ -127,16 +128,6 @@ class TaskRoutes:
         caller = self._doorkeeper.client(request)
         file = self._tasks.result_file(caller.key_id, task_id, which, name)
         return file_answer(request, self._services.blobs, file, task_id, which)
-
-
-def _with_key(payload: Any) -> Any:
-    """The payload with the idempotency key of the header, where it has none of its own."""
-    key = request.headers.get("Idempotency-Key")
-    if key is None or not isinstance(payload, dict):
-        return payload
-    if payload.get("idempotency_key") not in (None, key):
-        raise InvalidPayload(fields={"idempotency_key": ["differs from the header Idempotency-Key"]})
-    return {**payload, "idempotency_key": key}
 
 
 def _last_seen() -> dict[str, Any]:

@@ -12,11 +12,12 @@ from flask import Response, jsonify, request
 from flask_smorest import Blueprint
 from werkzeug.exceptions import MethodNotAllowed
 
-from grid_node.errors import GridError, InvalidPayload, ShuttingDown
+from grid_node.errors import GridError, InvalidPayload, ModelNotFound, ShuttingDown
 from grid_node.hosting.inference import Described, Inference, Standing
+from grid_node.hosting.rights import ModelCaller
 from grid_node.http.documents import ERRORS, answers
 from grid_node.http.payloads import json_payload
-from grid_node.http.v2_door import Identify, InferDoor, version_number
+from grid_node.http.v2_door import InferDoor, caller_of, version_number
 from grid_node.services import Services
 
 NAME = "grid-node"
@@ -26,16 +27,15 @@ EXTENSIONS = ["binary_tensor_data"]
 class V2Routes:
     """Each view identifies the caller, calls the service once, and dumps."""
 
-    def __init__(self, services: Services, inference: Inference, identify: Identify, door: InferDoor) -> None:
+    def __init__(self, services: Services, door: InferDoor) -> None:
         self._services = services
-        self._inference = inference
-        self._identify = identify
+        self._inference: Inference = services.hosting.inference
         self._door = door
         self._version = metadata.version(NAME)
 
     def blueprint(self) -> Blueprint:
         made = Blueprint("v2", __name__, description="Open Inference Protocol v2")
-        model = "/v2/models/<path:name>"
+        model = "/v2/models/<name>"
         version = f"{model}/versions/<version>"
         rules: tuple[tuple[str, Any, str], ...] = (
             ("/v2", self.server, "GET"),
@@ -52,11 +52,12 @@ class V2Routes:
         for number, (rule, view, method) in enumerate(rules):
             documented = made.doc(responses={**answers(200), **ERRORS}, security=[{}, {"key": []}])
             made.add_url_rule(rule, f"{view.__name__}_{number}", documented(view), methods=[method])
+        made.record(lambda state: state.app.add_url_rule("/v2/models/<path:name>", "v2.no_model", self.no_model))
         return made
 
     def server(self) -> Response:
         """What this server is and which extensions it speaks."""
-        self._identify(request.environ)
+        self._caller()
         return jsonify(name=NAME, version=self._version, extensions=EXTENSIONS)
 
     def live(self) -> Response:
@@ -76,19 +77,23 @@ class V2Routes:
 
     def model(self, name: str, version: str | None = None) -> Response:
         """Inputs, outputs and versions of a model."""
-        if name.endswith("/infer"):
-            raise MethodNotAllowed(["OPTIONS", "POST"])
-        caller = self._identify(request.environ)
+        caller = self._caller()
         return jsonify(_described(self._inference.describe(caller, name, version_number(version))))
+
+    def no_model(self, name: str) -> Response:
+        """A name with a slash belongs to no model."""
+        if name.removesuffix("/").endswith("/infer"):
+            raise MethodNotAllowed(["OPTIONS", "POST"])
+        raise ModelNotFound()
 
     def model_ready(self, name: str, version: str | None = None) -> Response:
         """200 when a request of this model would be run."""
-        caller = self._identify(request.environ)
+        caller = self._caller()
         return jsonify(name=self._inference.check_ready(caller, name, version_number(version)), ready=True)
 
     def index(self) -> Response:
         """Every version that may be run; with `{"ready": true}` only those that are ready."""
-        self._identify(request.environ)
+        self._caller()
         found = self._inference.standings()
         if _only_ready(json_payload(request)):
             found = [one for one in found if not one.reason]
@@ -98,6 +103,9 @@ class V2Routes:
         """Run a model. Answered in front of Flask, see `v2_door`; this stands for it in the documents."""
         answer = self._door.answer(request.environ, name.encode().decode("latin-1"), version)
         return Response(answer.body, answer.status, answer.headers)
+
+    def _caller(self) -> ModelCaller:
+        return caller_of(self._services.hosting.access, request.environ)
 
 
 def _only_ready(asked: Any) -> bool:

@@ -18,24 +18,23 @@ import orjson
 from flask import Request
 
 from grid_node import logs
+from grid_node.adapters import ModelAccess
 from grid_node.errors import BodyIncomplete, GridError, InferenceTooLarge, ModelNotFound, QueueFull
 from grid_node.hosting import v2
-from grid_node.hosting.inference import Inference
 from grid_node.hosting.refusal import refused
 from grid_node.hosting.rights import ModelCaller
 from grid_node.http.bodies import STALL, body_chunks, peer_deadline
 from grid_node.http.errors import AGAIN_LATER
 from grid_node.http.idle import IdleConnections
-from grid_node.http.inflate import Offload, accepted_coding, deflated, inflated
-from grid_node.metrics import Metrics
+from grid_node.http.inflate import accepted_coding, deflated, inflated
+from grid_node.services import Services
+from grid_node.web import key_of_environ
 
 log = logging.getLogger(__name__)
 
 Environ = dict[str, Any]
-Identify = Callable[[Mapping[str, Any]], ModelCaller]
-"""Who asks. Raises what refuses a key."""
 
-ROUTE = "/v2/models/<path:name>/infer"
+ROUTE = "/v2/models/<name>/infer"
 """The route's name in the metrics, whatever version it names."""
 SMALL = 64 * 1024
 """Bytes of a body that is read at once and not counted."""
@@ -82,15 +81,13 @@ class BytesInHand:
 class InferDoor:
     """The route, out of a WSGI environ."""
 
-    def __init__(
-        self, inference: Inference, identify: Identify, metrics: Metrics, offload: Offload, max_bytes: int
-    ) -> None:
-        self._inference = inference
-        self._identify = identify
-        self._metrics = metrics
-        self._offload = offload
-        self._max_bytes = max_bytes
-        self._in_hand = BytesInHand(BODIES * max_bytes)
+    def __init__(self, services: Services) -> None:
+        self._inference = services.hosting.inference
+        self._access = services.hosting.access
+        self._metrics = services.metrics
+        self._offload = services.hosting.offload
+        self._max_bytes = services.settings.infer_max_bytes
+        self._in_hand = BytesInHand(BODIES * self._max_bytes)
 
     def answer(self, environ: Environ, name: str, version: str | None) -> Answer:
         """Never raises."""
@@ -110,6 +107,7 @@ class InferDoor:
         return answer
 
     def _refuse(self, error: GridError) -> Answer:
+        time.sleep(0)  # a refusal may have waited for nothing: others come before this connection's next request
         self._metrics.errors.labels(error.code).inc()
         headers = [("Content-Type", "application/json")]
         wait = error.retry_after or AGAIN_LATER.get(error.status)
@@ -118,7 +116,7 @@ class InferDoor:
         return Answer(error.status, headers, orjson.dumps(error.body()))
 
     def _infer(self, environ: Environ, name: str, version: int | None) -> Answer:
-        caller = self._identify(environ)
+        caller = caller_of(self._access, environ)
         header_length = _header_length(environ)
         with self._in_hand.share() as take:
             body = self._body(environ, take)
@@ -160,6 +158,11 @@ class InferDoor:
             take(len(piece))
             pieces.append(piece)
         return b"".join(pieces)
+
+
+def caller_of(access: ModelAccess, environ: Mapping[str, Any]) -> ModelCaller:
+    """Who asks. Raises what refuses a key."""
+    return access.by_key(key_of_environ(environ), environ.get("REMOTE_ADDR", ""))
 
 
 def _small_body(environ: Environ, length: int) -> bytes:

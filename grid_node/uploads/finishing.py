@@ -36,7 +36,8 @@ class Finishing:
         self._intake = intake
 
     def finish(self, row: UploadRow, target: UploadTarget, file: Partial) -> Completion:
-        """The caller holds the file. Raises what the target raises; its refusal is in the row, and the bytes are gone.
+        """The caller holds the file. Raises what the target raises; a refusal is in the row. Bytes that nobody refers
+        to after the outcome are gone.
 
         StoreUnavailable when the bytes were lost on the way; the upload then begins anew.
         """
@@ -56,6 +57,7 @@ class Finishing:
                 self._holds.discard(blob)
             raise
         self._record(row, target.done, {"fields": dict(done.fields)}, target)
+        self._holds.discard(blob)
         return done
 
     def finish_within(

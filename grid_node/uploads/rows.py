@@ -4,11 +4,11 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, delete, func, insert, or_, select, text, update
+from sqlalchemy import and_, bindparam, delete, func, insert, or_, select, text, update
 
 from grid_node.database import Transaction
 from grid_node.errors import QuotaExceeded, RateLimited
-from grid_node.uploads.tables import CHECKING, RECEIVING, REJECTED, STORED, Upload
+from grid_node.uploads.tables import CHECKING, RECEIVING, STORED, Upload
 
 uploads: Any = Upload.__table__
 
@@ -143,10 +143,9 @@ def unfinished(tx: Transaction, kind: str, now: float) -> list[UploadRow]:
 
 
 def referenced(tx: Transaction, digests: list[str], now: float) -> set[str]:
-    """Those digests that an upload holds until it is taken or past its time."""
+    """Those digests that an upload holds until its target decided, or until it is taken or past its time."""
     statement = select(uploads.c.sha256).where(
         uploads.c.sha256.in_(digests),
-        uploads.c.state != REJECTED,
-        or_(uploads.c.state == CHECKING, uploads.c.expires_at > now),
+        or_(uploads.c.state == CHECKING, and_(uploads.c.state == STORED, uploads.c.expires_at > now)),
     )
     return set(tx.execute(statement).scalars())

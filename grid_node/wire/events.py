@@ -15,7 +15,7 @@ from grid_node.errors import GridError, InvalidMessage, UnknownEvent
 Ack = dict[str, Any] | list[Any]
 Handler = Callable[[str, Any], Ack | None]
 Fallback = Callable[[str, str, Any], Ack | None]
-ErrorBody = Callable[[Exception], Ack]
+ErrorBody = Callable[[Exception], dict[str, Any]]
 Observe = Callable[[str, float], None]
 """Called with the registered event name (`*` for unknown ones) and the seconds the handler took."""
 
@@ -26,7 +26,7 @@ FALLBACK = "*"
 log = logging.getLogger(__name__)
 
 
-def error_body(error: Exception) -> Ack:
+def error_body(error: Exception) -> dict[str, Any]:
     """The ack of an exception: the house's errors as they are, anything else logged and told without detail."""
     if isinstance(error, GridError):
         return error.body()

@@ -27,9 +27,10 @@ class Socket:
         self._client.connect(
             url, auth=auth or None, namespaces=[namespace], transports=["websocket"], wait_timeout=WAIT
         )
+        self._transport = self._client.eio.ws
 
-    def call(self, event: str, payload: Any = None) -> Any:
-        return self._client.call(event, payload, namespace=self.namespace, timeout=WAIT + 10)
+    def call(self, event: str, payload: Any = None, timeout: float = WAIT + 10) -> Any:
+        return self._client.call(event, payload, namespace=self.namespace, timeout=timeout)
 
     def all(self, event: str) -> list[Any]:
         return [body for name, body in self.pushed if name == event]
@@ -45,6 +46,7 @@ class Socket:
     def close(self) -> None:
         self._client.disconnect()
         self._client.shutdown()
+        self._transport.shutdown()  # the client forgets it where the server was killed
 
     def _heard(self, event: str, body: Any = None) -> None:
         with self._changed:

@@ -11,12 +11,15 @@ import socket
 import subprocess
 import sys
 import time
-import venv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+
+from tests.tus_client import Tuspy, tuspy
+
+__all__ = ["tuspy"]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ROOT = "/worker/uploads"
@@ -264,54 +267,20 @@ def test_after_kill_9_an_unverified_piece_does_not_count(server: Server) -> None
 
 # --- the published client
 
-TUSPY = """
-import sys
-from tusclient.client import TusClient
-
-url, file, stop_at, checksum, upload = sys.argv[1:]
-client = TusClient(url, headers={"X-Owner": "5Owner"})
-uploader = client.uploader(file, chunk_size=1 << 20, url=upload or None, upload_checksum=checksum == "yes")
-print(uploader.offset)
-uploader.upload(stop_at=int(stop_at) or None)
-print(uploader.url)
-"""
-
-
-@pytest.fixture(scope="session")
-def tuspy() -> Path:
-    """A Python with tuspy 1.1.0, kept in .cache for the next run."""
-    folder = REPOSITORY / ".cache" / "tuspy-1.1.0"
-    python = folder / "bin" / "python"
-    if not (folder / "complete").exists():
-        venv.create(folder, with_pip=True, clear=True)
-        install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "tuspy==1.1.0"]
-        result = subprocess.run(install, capture_output=True, text=True, timeout=100, check=False)
-        if result.returncode:
-            pytest.skip("tuspy 1.1.0 cannot be installed here")
-        (folder / "complete").touch()
-    return python
-
 
 @pytest.mark.parametrize(("server", "checksum"), [("eventlet", "yes"), ("threads", "no")], indirect=["server"])
 def test_tuspy_goes_on_after_the_server_was_killed_at_sixty_percent(
-    server: Server, tuspy: Path, tmp_path: Path, checksum: str
+    server: Server, tuspy: Tuspy, tmp_path: Path, checksum: str
 ) -> None:
     file = tmp_path / "asset.ply"
     file.write_bytes(CONTENT)
-
-    def upload(stop_at: int, url: str) -> tuple[int, str]:
-        endpoint = f"http://127.0.0.1:{server.port}{ROOT}"
-        command = [tuspy, "-c", TUSPY, endpoint, file, str(stop_at), checksum, url]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == 0, done.stderr
-        began, where = done.stdout.split()
-        return int(began), where
-
-    began, url = upload(3 * MIB, "")
+    endpoint = f"http://127.0.0.1:{server.port}{ROOT}"
+    known = {"checksum": checksum == "yes", "headers": '{"X-Owner": "5Owner"}'}
+    began, url = tuspy.upload(endpoint, file, stop_at=3 * MIB, **known)
     assert began == 0
     server.kill()
     server.start()
-    assert upload(0, url) == (3 * MIB, url)
+    assert tuspy.upload(endpoint, file, url=url, **known) == (3 * MIB, url)
     assert is_whole(server, ROOT + "/" + url.rsplit("/", 1)[-1])
 
 

@@ -2,54 +2,35 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, Self, cast
+from typing import Self, cast
 from urllib.parse import urlsplit
 
-from grid_client.backoff import Backoff
-from grid_client.errors import ConnectionLost, DeadlineExceeded, GridError, HashMismatch
+from grid_client.errors import GridError, HashMismatch
+from grid_client.model_bytes import ModelBytes
+from grid_client.model_upload import ModelUpload
 from grid_client.shares import TOKEN_HEADER
 from grid_client.transfer import Http
 
-UPLOADS = "uploads"
+CHUNK = 2 * 1024 * 1024
+"""Bytes of a share that are in memory while it is sent; up to sixteen are sent at once."""
 ADDRESS_MAX = 2048
-
-
-class Content(Protocol):
-    """The bytes of a share, of which only slices are ever in memory."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, part: slice, /) -> bytes: ...
-
-
-class FileContent:
-    """An open file as `Content`. `read(descriptor, length, offset)` is os.pread, or what calls it elsewhere."""
-
-    def __init__(self, descriptor: int, read: Callable[[int, int, int], bytes] = os.pread) -> None:
-        self._descriptor = descriptor
-        self._read = read
-        self._size = os.fstat(descriptor).st_size
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __getitem__(self, part: slice, /) -> bytes:
-        start, stop, _ = part.indices(self._size)
-        return self._read(self._descriptor, stop - start, start)
 
 
 @dataclass(frozen=True)
 class Part:
-    """A share on its way to its holder: `share_id` is the id of the model there, `sha256` that of the content."""
+    """A share on its way to its holder; never more than a piece of it is in memory."""
 
     share_id: str
+    """The id of the model at the holder."""
     sha256: str
-    content: Content
+    size: int
+    read: Callable[[int, int], bytes]
+    """So many bytes from an offset on: `read(offset, length)`."""
     token_sha256: str | None = None
     """Of the token that shall open the share for readers without the key; None: only the key does."""
 
@@ -100,14 +81,22 @@ class Holder:
 
         Raises GridError, with code `abandoned` soon after `stop` says so.
         """
-        deadline = self._clock() + timeout
         fields = {"model_id": part.share_id, "format": "share", "sha256": part.sha256}
         if part.token_sha256 is not None:
             fields["share_token_sha256"] = part.token_sha256
+        upload = ModelUpload(
+            self._http,
+            cast(ModelBytes, part),  # it has all that is asked of it
+            fields,
+            deadline=self._clock() + timeout,
+            progress=partial(_go_on_unless, stop),
+            resume=None,
+            sleep=self._sleep,
+            clock=self._clock,
+            chunk=CHUNK,
+        )
         try:
-            content = cast(bytes, part.content)  # it is only asked for its length and for slices
-            upload = self._http.upload(UPLOADS, content, fields, timeout=timeout, stop=stop)
-            self._await_published(upload, deadline)
+            upload.send()
         except GridError as error:
             if error.code != "model_exists" or self.digest(part.share_id) != part.sha256:
                 raise
@@ -139,24 +128,7 @@ class Holder:
         answer = self._http.request("HEAD", _content(share_id), headers={"Accept-Encoding": "identity"})
         return answer.headers.get("ETag", "").strip('"')
 
-    def _await_published(self, upload: str, deadline: float) -> None:
-        """Large shares are still being checked when their last byte has arrived."""
-        waits = Backoff(base=0.05, cap=2.0)
-        while True:
-            try:
-                status = self._http.json("GET", f"{UPLOADS}/{upload}", headers={"Tus-Resumable": "1.0.0"})
-            except ConnectionLost:
-                status = {"state": "unknown"}
-            if status.get("state") == "published":
-                return
-            if status.get("state") == "rejected":
-                raise _refusal(status.get("error"))
-            pause = waits.next()
-            if self._clock() + pause >= deadline:
-                raise DeadlineExceeded("the holder did not publish the share in time")
-            self._sleep(pause)
-
-    def _sign(self, _method: str, _target: str, _body: bytes | None) -> Mapping[str, str]:
+    def _sign(self, method: str, target: str, body: bytes | None) -> Mapping[str, str]:
         return self._headers
 
 
@@ -164,6 +136,6 @@ def _content(share_id: str) -> str:
     return f"models/{share_id}/content"
 
 
-def _refusal(told: Any) -> GridError:
-    """Why an upload was rejected, as its status tells it: an error body, or its code alone."""
-    return GridError.from_body(told if isinstance(told, Mapping) else {"code": told}, 409)
+def _go_on_unless(stop: Callable[[], bool], _done: int, _size: int) -> None:
+    if stop():
+        raise GridError("abandoned", "the share is not wanted any more")

@@ -117,17 +117,24 @@ class Session:
             raise ConnectionLost(str(error)) from None
         return answer
 
+    def ask(self, event: str, data: object, timeout: float) -> Any:
+        """The ack of an event whatever it is, a refusal too. Raises ConnectionLost or DeadlineExceeded."""
+        return self._outcome(self.send(event, data), timeout)
+
     def wait(self, answer: Future[Any], timeout: float) -> dict[str, Any]:
-        try:
-            body = answer.result(timeout)
-        except FutureTimeout:
-            answer.cancel()
-            raise DeadlineExceeded(f"no answer within {timeout:g} s") from None
+        body = self._outcome(answer, timeout)
         if not isinstance(body, dict):
             raise GridError("bad_answer", "the node's ack is no object")
         if body.get("success") is False:
             raise GridError.from_body(body)
         return body
+
+    def _outcome(self, answer: Future[Any], timeout: float) -> Any:
+        try:
+            return answer.result(timeout)
+        except FutureTimeout:
+            answer.cancel()
+            raise DeadlineExceeded(f"no answer within {timeout:g} s") from None
 
     def close(self) -> None:
         self._end(ConnectionLost("the session was closed"))

@@ -80,7 +80,9 @@ class DescriptorSource:
 
     def read(self, begin: int, length: int) -> bytearray:
         content = bytearray()
-        while len(content) < length and (piece := os.pread(self._descriptor, length - len(content), begin + len(content))):
+        while len(content) < length and (
+            piece := os.pread(self._descriptor, length - len(content), begin + len(content))
+        ):
             content += piece
         return _whole(content, length)
 

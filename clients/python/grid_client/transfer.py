@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,10 @@ PLAIN = {"Accept-Encoding": "identity"}
 """Ranges and sha256 are of the stored bytes, not of a compressed form of them."""
 TIMEOUT = httpx.Timeout(10.0, read=60.0, write=60.0)
 """Seconds without any progress; the whole is bounded by the caller's deadline."""
+
+
+Progress = Callable[[int, int], object]
+"""Called with the bytes done and the bytes in all, as often as there is news."""
 
 
 class RequestSigner(Protocol):
@@ -87,7 +92,9 @@ class Http:
         """Repeats `attempt` while its failures are retryable and the (monotonic) deadline allows it."""
         return retry(attempt, deadline, sleep=self._sleep, clock=self._clock)
 
-    def download(self, path: str, target: Path, *, timeout: float = 600.0) -> str:
+    def download(
+        self, path: str, target: Path, *, timeout: float = 600.0, progress: Progress = lambda done, total: None
+    ) -> str:
         """Writes the bytes to `target` and returns their sha256, which the node announced as the ETag.
 
         What arrived is kept in a hidden file beside the target and continued after a break, in a later call
@@ -98,8 +105,10 @@ class Http:
         digest = head.headers.get("ETag", "").strip('"')
         if len(digest) != 64:
             raise GridError("bad_answer", "the node announced no sha256 for this asset")
+        length = head.headers.get("Content-Length", "")
+        seen = functools.partial(_report, progress, int(length) if length.isdecimal() else 0)
         part = target.with_name(f".{target.name}.{digest[:16]}.part")
-        self.retried(lambda: self._fetch(path, part, digest, deadline), deadline)
+        self.retried(lambda: self._fetch(path, part, digest, deadline, seen), deadline)
         _verify(part, digest)
         os.replace(part, target)
         return digest
@@ -160,20 +169,20 @@ class Http:
             raise GridError("bad_answer", f"the node pointed to another host: {named.host}")
         return base.copy_with(raw_path=named.raw_path)
 
-    def _fetch(self, path: str, part: Path, digest: str, deadline: float) -> None:
+    def _fetch(self, path: str, part: Path, digest: str, deadline: float, seen: Callable[[int], None]) -> None:
         have = part.stat().st_size if part.exists() else 0
         resumed = {"Range": f"bytes={have}-", "If-Range": f'"{digest}"'} if have else {}
         request = self._request("GET", path, headers=PLAIN | resumed)
         try:
             response = self._client.send(request, stream=True)
             try:
-                self._receive(response, part, deadline)
+                self._receive(response, part, deadline, seen)
             finally:
                 response.close()
         except httpx.HTTPError as error:
             raise ConnectionLost(f"download broke: {error!r}") from None
 
-    def _receive(self, response: httpx.Response, part: Path, deadline: float) -> None:
+    def _receive(self, response: httpx.Response, part: Path, deadline: float, seen: Callable[[int], None]) -> None:
         if response.status_code == 416:  # all of it is here already
             return
         if response.status_code >= 400:
@@ -182,6 +191,7 @@ class Http:
         with part.open("ab" if response.status_code == 206 else "wb") as file:
             for piece in response.iter_raw():
                 file.write(piece)
+                seen(file.tell())
                 if self._clock() >= deadline:
                     raise DeadlineExceeded("the download took too long")
             file.flush()
@@ -223,6 +233,10 @@ def _pieces(body: bytes) -> Iterator[bytes]:
     view = memoryview(body)
     for start in range(0, len(body), PIECE):
         yield bytes(view[start : start + PIECE])
+
+
+def _report(progress: Progress, total: int, done: int) -> None:
+    progress(done, max(total, done))
 
 
 def _checked(response: httpx.Response) -> httpx.Response:

@@ -3,8 +3,6 @@
 import base64
 import json
 import struct
-import threading
-from dataclasses import dataclass, field
 
 import pytest
 
@@ -17,53 +15,12 @@ from grid_node.errors import (
     ModelNotFound,
     ModelNotReady,
     NonFiniteOutput,
-    QueueFull,
 )
 from grid_node.hosting import rows
 from grid_node.hosting.inference import Inference
-from models_store.tensors import Signature, Tensor, TensorSpec
+from models_store.tensors import Signature, Tensor
+from tests.doubling import TWO, Doubling
 from tests.models import ANN, ANYBODY, Shelf
-
-TWO = Signature(
-    (TensorSpec("a", "FP32", (-1, 2)), TensorSpec("n", "INT64", (-1,))),
-    (TensorSpec("double", "FP32", (-1, 2)), TensorSpec("count", "INT64", (-1,))),
-)
-
-
-@dataclass
-class Multiplying:
-    """A compute process of one multiplication: every output is the input at its place, doubled."""
-
-    signature: Signature = TWO
-    asked: list = field(default_factory=list)
-    timeouts: list = field(default_factory=list)
-    states: dict = field(default_factory=dict)
-    infinite: bool = False
-    hold: threading.Event | None = None
-    begun: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
-
-    def describe(self, *_args):
-        return self.signature
-
-    def infer(self, model, inputs, timeout):
-        self.asked.append(model)
-        self.timeouts.append(timeout)
-        self.begun.release()
-        if self.hold is not None:
-            assert self.hold.wait(20)
-        return [self._times(tensor, spec) for tensor, spec in zip(inputs, model.signature.outputs, strict=True)]
-
-    def _times(self, tensor, spec):
-        code = {"FP32": "f", "INT64": "q"}[tensor.datatype]
-        form = f"<{len(tensor.data) // struct.calcsize(code)}{code}"
-        values = [float("inf") if self.infinite else value * 2 for value in struct.unpack(form, tensor.data)]
-        return Tensor(spec.name, spec.datatype, tensor.shape, struct.pack(form, *values))
-
-    def state(self, key):
-        return self.states.get(key, "unloaded")
-
-    def forget(self, key):
-        pass
 
 
 class Timer:
@@ -75,16 +32,14 @@ class Timer:
 
 
 class Bench:
-    """A shelf whose models run in a compute process of one multiplication."""
+    """A shelf whose models run in a compute process of one doubling."""
 
-    def __init__(self, shelf: Shelf, **settings):
+    def __init__(self, shelf: Shelf):
         self.shelf = shelf
-        self.compute = Multiplying()
+        self.compute = Doubling()
         self.timer = Timer()
         shelf.compute.describe = self.compute.describe
-        made = {"infer_timeout": 30.0, "infer_queue_max": 256, **settings}
-        self.settings = type(shelf.settings)(**{**vars(shelf.settings), **made})
-        self.inference = Inference(shelf.store, shelf.blobs, self.compute, self.settings, self.timer)
+        self.inference = Inference(shelf.store, shelf.blobs, self.compute, shelf.settings, self.timer)
 
     def serve(self, model_id="m1", allowed=True, format="safetensors", **fields):
         runs = {"architecture": {"layers": []}, "format": format} if allowed else {}
@@ -234,26 +189,6 @@ def test_a_request_past_its_deadline_is_not_run(bench):
         with pytest.raises(InferenceTimeout):
             bench.run(**late)
     assert bench.compute.asked == []
-
-
-def test_requests_in_hand_are_bounded_for_each_version(shelf):
-    bench = Bench(shelf, infer_queue_max=2)
-    bench.serve()
-    bench.serve("m2")
-    bench.compute.hold = threading.Event()
-    threads = [threading.Thread(target=bench.run) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for _ in threads:
-        assert bench.compute.begun.acquire(timeout=20)
-    with pytest.raises(QueueFull) as raised:
-        bench.run()
-    assert raised.value.retry_after == 1
-    bench.compute.hold.set()
-    bench.run(model_id="m2")
-    for thread in threads:
-        thread.join(20)
-    bench.run()
 
 
 def test_an_output_may_be_refused_before_the_model_runs(bench):

@@ -4,18 +4,20 @@ import base64
 import contextlib
 import hashlib
 import resource
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event
 
 import pytest
 from sqlalchemy import delete
 
 from grid_node.blobs.factory import make_blobs
 from grid_node.blobs.local import LocalBlobs
+from grid_node.blobs.references import refer, release
 from grid_node.blobs.store import CHUNK, Blob
 from grid_node.blobs.tables import BlobReference
 from grid_node.clock import ManualClock
@@ -26,7 +28,9 @@ from grid_node.errors import (
     Forbidden,
     GridError,
     InvalidPayload,
+    NotFound,
     OffsetMismatch,
+    QuotaExceeded,
     RateLimited,
     Sha256Mismatch,
     StoreFull,
@@ -63,6 +67,8 @@ class PublishingTarget:
     told: tuple[str, ...] = ("model_id", "version")
     patience: float | None = None
     open_bytes: int | None = None
+    keep: Callable[[], object] = bool
+    """What it does with the blob before it answers."""
     seen: list[tuple[FinishedUpload, Blob]] = field(default_factory=list)
 
     def check(self, owner: str, metadata: Mapping[str, str], length: int) -> None:
@@ -77,6 +83,7 @@ class PublishingTarget:
         answer = self.answers.pop(0)
         if isinstance(answer, GridError):
             raise answer
+        self.keep()
         return answer
 
 
@@ -99,6 +106,7 @@ def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def store(filled: Store) -> Store:
     """Without a row of the test before."""
     filled.write(lambda tx: tx.execute(delete(Upload)))
+    filled.write(lambda tx: tx.execute(delete(BlobReference)))
     return filled
 
 
@@ -492,3 +500,151 @@ def test_a_repeated_last_piece_is_told_where_the_upload_stands(uploads, target) 
         uploads.append(OWNER, target, upload_id, 0, sends(CONTENT))
     assert wrong.value.body()["offset"] == len(CONTENT)
     assert uploads.append(OWNER, target, upload_id, len(CONTENT), sends(b"")).offset == len(CONTENT)
+
+
+# --- checks that take long, and bytes that nobody wants
+
+
+class SlowTarget(PublishingTarget):
+    """Its check ends when it is told to; `waiting` tells that it began."""
+
+    def __init__(self, *answers: Completion | GridError, patience: float = 0.05) -> None:
+        super().__init__(list(answers), patience=patience)
+        self.waiting, self.go_on = Event(), Event()
+
+    def completed(self, upload: FinishedUpload, blob: Blob) -> Completion:
+        self.waiting.set()
+        assert self.go_on.wait(20)
+        return super().completed(upload, blob)
+
+
+def until_state(uploads: UploadService, target, upload_id: str, state: str) -> None:
+    deadline = time.monotonic() + 20
+    while uploads.find(OWNER, target, upload_id).state != state:
+        assert time.monotonic() < deadline
+
+
+def test_a_check_that_takes_long_goes_on_after_the_answer(uploads) -> None:
+    target = SlowTarget(Completion({"model_id": "m1", "version": 1}, {"Model-Id": "m1"}))
+    upload_id = created(uploads, target)
+    progress = uploads.append(OWNER, target, upload_id, 0, sends(CONTENT))
+    assert (progress.offset, progress.headers, progress.state) == (len(CONTENT), {}, "checking")
+    assert uploads.find(OWNER, target, upload_id).state == "checking"
+    with pytest.raises(UploadBusy):
+        uploads.terminate(OWNER, target, upload_id)
+    target.go_on.set()
+    until_state(uploads, target, upload_id, "published")
+    assert uploads.find(OWNER, target, upload_id).row.told["fields"] == {"model_id": "m1", "version": 1}
+    assert len(target.seen) == 1
+
+
+def test_a_check_within_the_patience_is_waited_for(uploads) -> None:
+    target = SlowTarget(Completion({}, {"Model-Id": "m1"}), patience=20.0)
+    target.go_on.set()
+    upload_id = created(uploads, target)
+    assert uploads.append(OWNER, target, upload_id, 0, sends(CONTENT)).headers == {"Model-Id": "m1"}
+    refusing = SlowTarget(Sha256Mismatch(), patience=20.0)
+    refusing.go_on.set()
+    with pytest.raises(Sha256Mismatch):
+        uploads.append(OWNER, refusing, created(uploads, refusing), 0, sends(CONTENT))
+
+
+def test_a_refusal_that_nobody_waited_for_is_told_later(uploads, blobs) -> None:
+    target = SlowTarget(Sha256Mismatch())
+    upload_id = created(uploads, target)
+    uploads.append(OWNER, target, upload_id, 0, sends(CONTENT))
+    target.go_on.set()
+    until_state(uploads, target, upload_id, "rejected")
+    assert uploads.find(OWNER, target, upload_id).row.told["error"]["code"] == "sha256_mismatch"
+    with pytest.raises(NotFound):
+        blobs.size(hashlib.sha256(CONTENT).hexdigest())
+
+
+def test_a_restart_finishes_in_the_background_what_was_whole(start) -> None:
+    target = SlowTarget(StoreUnavailable(retry_after=1), Completion({"model_id": "m1"}), patience=20.0)
+    target.go_on.set()
+    before = start()
+    upload_id = created(before, target)
+    with pytest.raises(StoreUnavailable):
+        before.append(OWNER, target, upload_id, 0, sends(CONTENT))
+    target.go_on.clear()
+    target.waiting.clear()
+    after = start()
+    after.recover(target)
+    assert target.waiting.wait(20)
+    assert after.find(OWNER, target, upload_id).state == "checking"
+    target.go_on.set()
+    until_state(after, target, upload_id, "published")
+
+
+def test_a_fault_in_the_background_is_made_good_by_the_next_look(uploads) -> None:
+    target = SlowTarget(StoreUnavailable(retry_after=1), Completion({"model_id": "m1"}))
+    upload_id = created(uploads, target)
+    uploads.append(OWNER, target, upload_id, 0, sends(CONTENT))
+    target.patience = 20.0
+    target.go_on.set()
+    until_state(uploads, target, upload_id, "published")
+    assert len(target.seen) == 2
+
+
+def test_refused_bytes_are_gone_at_once_unless_somebody_else_has_the_same(uploads, target, blobs) -> None:
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    for kept in (False, True):
+        if kept:
+            uploaded(uploads, target)
+        refusing = PublishingTarget([Sha256Mismatch()])
+        with pytest.raises(Sha256Mismatch):
+            uploads.append(OWNER, refusing, created(uploads, refusing), 0, sends(CONTENT))
+        assert (digest in {path.name for path in blobs_in(blobs)}) is kept
+
+
+def test_published_bytes_are_the_models_alone(uploads, store, blobs, clock) -> None:
+    """What the target referred to stays; what it did not, as the plaintext of shares, is gone."""
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    keeping = PublishingTarget([Completion()], keep=lambda: store.write(lambda tx: refer(tx, "model-1-1", [digest])))
+    uploaded(uploads, keeping)
+    assert uploads.referenced([digest]) == set()
+    assert blobs.size(digest) == len(CONTENT)
+    store.write(lambda tx: release(tx, ["model-1-1"]))
+    uploaded(uploads, PublishingTarget([Completion()]))
+    with pytest.raises(NotFound):
+        blobs.size(digest)
+
+
+def test_an_upload_that_is_terminated_before_its_outcome_leaves_no_bytes(uploads, blobs) -> None:
+    target = PublishingTarget([StoreUnavailable(retry_after=1)])
+    upload_id = created(uploads, target)
+    with pytest.raises(StoreUnavailable):
+        uploads.append(OWNER, target, upload_id, 0, sends(CONTENT))
+    assert len(blobs_in(blobs)) == 1
+    uploads.terminate(OWNER, target, upload_id)
+    assert blobs_in(blobs) == []
+
+
+def test_an_upload_whose_bytes_were_lost_begins_anew(uploads, blobs) -> None:
+    target = PublishingTarget([StoreUnavailable(retry_after=1), Completion()])
+    upload_id = created(uploads, target)
+    with pytest.raises(StoreUnavailable):
+        uploads.append(OWNER, target, upload_id, 0, sends(CONTENT))
+    blobs.delete(hashlib.sha256(CONTENT).hexdigest())
+    with pytest.raises(StoreUnavailable):
+        uploads.find(OWNER, target, upload_id)
+    standing = uploads.find(OWNER, target, upload_id)
+    assert (standing.offset, standing.state) == (0, "receiving")
+    assert uploads.append(OWNER, target, upload_id, 0, sends(CONTENT)).state == "published"
+
+
+def test_the_bytes_of_open_uploads_are_bounded_together(uploads) -> None:
+    target = PublishingTarget([Completion(), Completion()], open_bytes=2 * len(CONTENT))
+    first, second = created(uploads, target), created(uploads, target)
+    with pytest.raises(QuotaExceeded) as refused:
+        created(uploads, target, 1)
+    assert (refused.value.body()["used"], refused.value.body()["limit"]) == (2 * len(CONTENT), 2 * len(CONTENT))
+    uploads.terminate(OWNER, target, first)
+    assert created(uploads, target, 1)
+    uploads.append(OWNER, target, second, 0, sends(CONTENT))
+    assert created(uploads, target, len(CONTENT))
+
+
+def blobs_in(blobs: LocalBlobs) -> list[Path]:
+    return list(blobs._root.glob("??/??/*"))

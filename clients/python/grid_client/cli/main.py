@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from grid_client import __version__
-from grid_client.cli import generate, worker
+from grid_client.cli import generate, models, worker
 from grid_client.errors import GridError
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
@@ -45,6 +45,8 @@ def _parser() -> argparse.ArgumentParser:
     work = commands.add_parser("worker", help="work for a node")
     worker.add_options(work.add_subparsers(required=True, metavar="COMMAND").add_parser("run"))
     generate.add_options(commands.add_parser("generate", help="generate from a prompt, fetch the best"))
+    models.add_options(commands.add_parser("models", help="serve, list, fetch and run models"))
+    models.add_dataset_options(commands.add_parser("datasets", help="describe and find datasets"))
     return parser
 
 

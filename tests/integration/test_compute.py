@@ -1,0 +1,574 @@
+"""Models run in processes of their own: right, bounded, and unharmed by each other."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from grid_node.compute.client import ComputeProcesses
+from grid_node.compute.port import Runnable
+from grid_node.errors import (
+    ComputeUnavailable,
+    FormatNotRunnable,
+    GridError,
+    InferenceFailed,
+    InferenceTimeout,
+    InferenceTooLarge,
+    InvalidModel,
+    ModelNotFound,
+    ModelNotReady,
+    QueueFull,
+)
+from grid_node.settings import Settings
+from models_store.dtypes import BY_DATATYPE, DATATYPE
+from models_store.tensors import Signature, Tensor
+from tests.nodes import ROOT, until
+
+FOLDER = Path(__file__).parent
+NAMES = ("sleepy", "fussy", "deadly", "wrong", "sum_and_product")
+PLACES = {name: f"compute_models:{name}" for name in NAMES}
+LONG = 60.0
+MLP = [
+    {"op": "linear", "weight": "0.weight", "bias": "0.bias"},
+    {"op": "relu"},
+    {"op": "linear", "weight": "2.weight", "bias": "2.bias"},
+]
+_numbers = itertools.count(1)
+
+Start = Callable[..., ComputeProcesses]
+
+
+def started(killed: Callable[[str], None] = lambda key: None, **settings: Any) -> ComputeProcesses:
+    defaults = {"compute_threads": 1}
+    return ComputeProcesses(Settings.load({}, **{**defaults, **settings}), killed, PLACES, [FOLDER])
+
+
+@pytest.fixture(scope="module")
+def compute() -> Iterator[ComputeProcesses]:
+    processes = started()
+    yield processes
+    processes.stop(1.0)
+
+
+@pytest.fixture()
+def start() -> Iterator[Start]:
+    """Processes of the test's own."""
+    all_started: list[ComputeProcesses] = []
+
+    def make(*args: Any, **settings: Any) -> ComputeProcesses:
+        all_started.append(started(*args, **settings))
+        return all_started[-1]
+
+    yield make
+    for one in all_started:
+        one.stop(0.0)
+        assert one.pids == []
+
+
+class Served:
+    """A model as it would be hosted: its file, its signature, its key."""
+
+    def __init__(
+        self,
+        compute: ComputeProcesses,
+        file: Path,
+        weights: dict[str, torch.Tensor],
+        architecture: dict[str, Any],
+        inputs: list[dict[str, Any]] | None = None,
+        outputs: list[dict[str, Any]] | None = None,
+        batchable: bool = True,
+    ) -> None:
+        save_file(weights, file)
+        self.compute = compute
+        self.signature: Signature = compute.describe(file, "safetensors", architecture, inputs, outputs, batchable)
+        key = f"{next(_numbers)}/1"
+        self.model = Runnable(key, "safetensors", file.stat().st_size, architecture, self.signature, lambda: file)
+
+    @property
+    def key(self) -> str:
+        return self.model.key
+
+    def infer(self, *inputs: torch.Tensor, timeout: float = LONG) -> list[torch.Tensor]:
+        specs = self.signature.inputs
+        sent = [packed(spec.name, one) for spec, one in zip(specs, inputs, strict=True)]
+        return [unpacked(one) for one in self.compute.infer(self.model, sent, timeout)]
+
+    def __call__(self, *inputs: torch.Tensor, timeout: float = LONG) -> torch.Tensor:
+        return self.infer(*inputs, timeout=timeout)[0]
+
+
+def packed(name: str, tensor: torch.Tensor) -> Tensor:
+    raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return Tensor(name, DATATYPE[tensor.dtype], tuple(tensor.shape), raw)
+
+
+def unpacked(tensor: Tensor) -> torch.Tensor:
+    dtype = BY_DATATYPE[tensor.datatype]
+    raw = bytearray(tensor.data)
+    return (torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)).reshape(tensor.shape)
+
+
+def registered(
+    compute: ComputeProcesses, tmp_path: Path, name: str, config: dict[str, Any] | None = None, width: int = 2
+) -> Served:
+    declared = [{"datatype": "FP32", "shape": [-1, width]}]
+    architecture = {"name": name, "config": config or {}}
+    return Served(compute, tmp_path / f"{name}.safetensors", {"one": torch.ones(1)}, architecture, declared)
+
+
+def mlp(compute: ComputeProcesses, tmp_path: Path, *widths: int) -> tuple[Served, nn.Sequential]:
+    first, middle, last = widths or (8, 16, 4)
+    local = nn.Sequential(nn.Linear(first, middle), nn.ReLU(), nn.Linear(middle, last)).eval().requires_grad_(False)
+    file = tmp_path / f"mlp-{next(_numbers)}.safetensors"
+    return Served(compute, file, local.state_dict(), {"layers": MLP}), local
+
+
+def together(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+    """All at the same time; results or errors in their order."""
+
+    def outcome(call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except GridError as error:
+            return error
+
+    with ThreadPoolExecutor(len(calls)) as threads:
+        return list(threads.map(outcome, calls))
+
+
+# --- right answers --------------------------------------------------------------------------------------------------
+
+
+def test_a_state_dict_gives_what_the_local_module_gives(compute: ComputeProcesses, tmp_path: Path) -> None:
+    served, local = mlp(compute, tmp_path)
+    assert compute.state(served.key) == "unloaded"
+    x = torch.randn(5, 8)
+    torch.testing.assert_close(served(x), local(x), rtol=1e-5, atol=1e-6)
+    assert compute.state(served.key) == "ready"
+
+
+def test_a_cnn_gives_what_the_local_module_gives(compute: ComputeProcesses, tmp_path: Path) -> None:
+    local = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1),
+        nn.BatchNorm2d(4),
+        nn.GELU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(4, 8, 3, stride=2),
+        nn.Sigmoid(),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.LayerNorm(72),
+        nn.Linear(72, 10),
+        nn.Tanh(),
+        nn.LogSoftmax(-1),
+    )
+    local.train()(torch.randn(16, 1, 28, 28))  # batch_norm has something to remember
+    local.eval().requires_grad_(False)
+    norm = {name: f"1.{name}" for name in ("weight", "bias", "running_mean", "running_var")}
+    architecture = [
+        {"op": "conv2d", "weight": "0.weight", "bias": "0.bias", "padding": 1},
+        {"op": "batch_norm", **norm},
+        {"op": "gelu"},
+        {"op": "max_pool2d", "kernel_size": 2},
+        {"op": "conv2d", "weight": "4.weight", "bias": "4.bias", "stride": 2},
+        {"op": "sigmoid"},
+        {"op": "avg_pool2d", "kernel_size": 2},
+        {"op": "flatten"},
+        {"op": "layer_norm", "weight": "8.weight", "bias": "8.bias"},
+        {"op": "linear", "weight": "9.weight", "bias": "9.bias"},
+        {"op": "tanh"},
+        {"op": "log_softmax", "dim": -1},
+    ]
+    weights = {name: tensor for name, tensor in local.state_dict().items() if "num_batches" not in name}
+    served = Served(compute, tmp_path / "cnn.safetensors", weights, {"layers": architecture})
+    assert served.signature.outputs[0].shape == (-1, 10)
+    x = torch.randn(6, 1, 28, 28)
+    torch.testing.assert_close(served(x), local(x), rtol=1e-5, atol=1e-5)
+
+
+def test_an_embedding_takes_whole_numbers(compute: ComputeProcesses, tmp_path: Path) -> None:
+    local = nn.Sequential(nn.Embedding(20, 6), nn.Flatten(), nn.Linear(18, 3), nn.Softmax(-1)).requires_grad_(False)
+    architecture = [
+        {"op": "embedding", "weight": "0.weight"},
+        {"op": "flatten"},
+        {"op": "linear", "weight": "2.weight", "bias": "2.bias"},
+        {"op": "softmax"},
+    ]
+    declared = [{"name": "words", "datatype": "INT64", "shape": [-1, 3]}]
+    file = tmp_path / "words.safetensors"
+    served = Served(compute, file, local.state_dict(), {"layers": architecture}, declared)
+    x = torch.tensor([[0, 19, 3], [7, 7, 7]])
+    torch.testing.assert_close(served(x), local(x), rtol=1e-5, atol=1e-6)
+    with pytest.raises(InferenceFailed):
+        served(torch.tensor([[0, 20, 3]]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_other_types_of_weights_run_too(compute: ComputeProcesses, tmp_path: Path, dtype: torch.dtype) -> None:
+    local = nn.Linear(5, 3).to(dtype).requires_grad_(False)
+    layers = [{"op": "linear", "weight": "weight", "bias": "bias"}]
+    served = Served(compute, tmp_path / "one.safetensors", local.state_dict(), {"layers": layers})
+    x = torch.randn(2, 5).to(dtype)
+    torch.testing.assert_close(served(x), local(x))
+
+
+def test_several_inputs_and_named_outputs_come_in_the_order_of_the_signature(
+    compute: ComputeProcesses, tmp_path: Path
+) -> None:
+    declared = [{"name": name, "datatype": "FP32", "shape": [-1, 3]} for name in ("a", "b")]
+    wanted = [{"name": name, "datatype": "FP32", "shape": [-1, 3]} for name in ("product", "sum")]
+    architecture = {"name": "sum_and_product", "config": {}}
+    weights = {"one": torch.ones(1)}
+    for outputs, names in [(None, ("sum", "product")), (wanted, ("product", "sum"))]:
+        served = Served(compute, tmp_path / "two.safetensors", weights, architecture, declared, outputs)
+        assert tuple(spec.name for spec in served.signature.outputs) == names
+        a, b = torch.randn(4, 3), torch.randn(4, 3)
+        results = dict(zip(names, served.infer(a, b), strict=True))
+        assert torch.equal(results["sum"], a + b)
+        assert torch.equal(results["product"], a * b)
+
+
+def test_an_empty_batch_has_an_empty_answer(compute: ComputeProcesses, tmp_path: Path) -> None:
+    served, _ = mlp(compute, tmp_path)
+    assert served(torch.empty(0, 8)).shape == (0, 4)
+
+
+def test_a_large_request_arrives_whole(compute: ComputeProcesses, tmp_path: Path) -> None:
+    served, local = mlp(compute, tmp_path, 1024, 8, 1024)
+    x = torch.randn(8192, 1024)  # 32 MiB each way
+    torch.testing.assert_close(served(x), local(x), rtol=1e-4, atol=1e-5)
+
+
+# --- batches --------------------------------------------------------------------------------------------------------
+
+
+def test_parallel_requests_share_executions_and_each_gets_its_own_rows(
+    compute: ComputeProcesses, tmp_path: Path
+) -> None:
+    served, local = mlp(compute, tmp_path, 256, 1024, 256)
+    served(torch.randn(1, 256))
+    rows = torch.randn(64, 1, 256)
+    before = compute.executions
+    answers = together([lambda row=row: served(row) for row in rows])  # type: ignore[misc]
+    assert 0 < compute.executions - before < 64
+    for row, answer in zip(rows, answers, strict=True):
+        torch.testing.assert_close(answer, local(row), rtol=1e-5, atol=1e-6)
+
+
+def test_one_bad_row_hurts_its_caller_alone(compute: ComputeProcesses, tmp_path: Path) -> None:
+    served = registered(compute, tmp_path, "fussy")
+    values = [float(value) for value in range(40)]
+    values[17] = -1.0
+    answers = together([lambda value=value: served(torch.full((1, 2), value)) for value in values])  # type: ignore[misc]
+    assert isinstance(answers[17], InferenceFailed)
+    assert "secret" not in str(answers[17].body())
+    rest = [float(answer[0, 0]) for number, answer in enumerate(answers) if number != 17]
+    assert rest == [value for value in values if value >= 0]
+
+
+def test_requests_of_different_lengths_are_not_mixed(compute: ComputeProcesses, tmp_path: Path) -> None:
+    served = registered(compute, tmp_path, "fussy", width=-1)
+    sent = [torch.rand(1 + number % 3, 1 + number % 5) for number in range(30)]
+    answers = together([lambda one=one: served(one) for one in sent])  # type: ignore[misc]
+    assert all(torch.equal(one, answer) for one, answer in zip(sent, answers, strict=True))
+
+
+# --- limits ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_past_the_deadline_holds_up_no_other(compute: ComputeProcesses, tmp_path: Path) -> None:
+    sleepy = registered(compute, tmp_path, "sleepy")
+    served, _ = mlp(compute, tmp_path)
+    served(torch.randn(1, 8))
+    begun = time.monotonic()
+    waiting = threading.Thread(target=lambda: together([lambda: sleepy(torch.full((1, 2), 2.0))]))
+    waiting.start()
+    with pytest.raises(InferenceTimeout):
+        sleepy(torch.zeros(1, 2), timeout=0.5)
+    assert time.monotonic() - begun < 1.5
+    served(torch.randn(1, 8), timeout=1.0)
+    waiting.join()
+    assert torch.equal(sleepy(torch.zeros(1, 2)), torch.zeros(1, 2))
+
+
+@pytest.mark.parametrize("what", ["text", "shape", "dtype", "two", "rows"])
+def test_what_is_not_in_the_signature_is_no_answer(compute: ComputeProcesses, tmp_path: Path, what: str) -> None:
+    served = registered(compute, tmp_path, "wrong", {"what": what})
+    with pytest.raises(InferenceFailed):
+        served(torch.ones(3, 2))
+
+
+def test_a_request_above_the_limit_is_refused(start: Start, tmp_path: Path) -> None:
+    compute = start(infer_max_bytes=1024)
+    served, _ = mlp(compute, tmp_path)
+    with pytest.raises(InferenceTooLarge) as refused:
+        served(torch.zeros(1024, 8))
+    assert refused.value.data["limit"] == 1024
+
+
+def test_an_answer_above_the_limit_is_refused(start: Start, tmp_path: Path) -> None:
+    compute = start(infer_max_bytes=4096)
+    served, _ = mlp(compute, tmp_path, 1, 2, 4096)
+    with pytest.raises(InferenceFailed):
+        served(torch.zeros(2, 1))
+    assert served(torch.zeros(1, 1)).shape == (1, 4096)
+
+
+def test_the_queue_of_one_model_is_bounded(start: Start, tmp_path: Path) -> None:
+    compute = start(infer_queue_max=4)
+    sleepy = registered(compute, tmp_path, "sleepy")
+    served, _ = mlp(compute, tmp_path)
+    calls = [lambda: sleepy(torch.full((1, 2), 0.3)) for _ in range(10)]
+    answers = together([*calls, lambda: served(torch.zeros(1, 8))])
+    refused = [answer for answer in answers if isinstance(answer, QueueFull)]
+    assert 1 <= len(refused) <= 6
+    assert all(error.retry_after == 1 for error in refused)
+    assert isinstance(answers[-1], torch.Tensor)
+    assert compute.in_hand == 0
+
+
+def test_no_process_means_that_nothing_runs(tmp_path: Path, compute: ComputeProcesses) -> None:
+    served, _ = mlp(compute, tmp_path)
+    none = started(compute_processes=0)
+    with pytest.raises(FormatNotRunnable):
+        none.describe(served.model.file(), "safetensors", {"layers": MLP}, None, None, True)
+    with pytest.raises(ComputeUnavailable) as refused:
+        none.infer(served.model, [packed("INPUT__0", torch.zeros(1, 8))], 1.0)
+    assert refused.value.retry_after
+    assert none.state(served.key) == "unloaded"
+    none.stop(0.0)
+
+
+# --- memory ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_least_recently_used_model_makes_room(start: Start, tmp_path: Path) -> None:
+    compute = start(compute_memory=2_500_000)
+    models = [mlp(compute, tmp_path, 500, 500, 1) for _ in range(3)]  # 1 MB each
+    x = torch.randn(1, 500)
+    for served, _ in (models[0], models[1], models[0], models[2]):
+        served(x)
+    states = [compute.state(served.key) for served, _ in models]
+    assert states == ["ready", "unloaded", "ready"]
+    for served, local in models * 3:
+        torch.testing.assert_close(served(x), local(x), rtol=1e-4, atol=1e-5)
+
+
+def test_many_models_in_a_small_memory_lose_no_request(start: Start, tmp_path: Path) -> None:
+    compute = start(compute_memory=2_500_000)
+    models = [mlp(compute, tmp_path, 500, 500, 1) for _ in range(4)]
+    x = torch.randn(1, 500)
+    answers = together([lambda pair=models[n % 4]: (pair[0](x), pair[1](x)) for n in range(48)])  # type: ignore[misc]
+    for answer in answers:
+        assert not isinstance(answer, ModelNotReady) or answer.retry_after
+        if not isinstance(answer, GridError):
+            torch.testing.assert_close(*answer, rtol=1e-4, atol=1e-5)
+    assert sum(isinstance(answer, GridError) for answer in answers) < 12
+
+
+def test_a_model_above_the_memory_is_not_ready_and_says_why(start: Start, tmp_path: Path) -> None:
+    compute = start(compute_memory=1000)
+    served, _ = mlp(compute, tmp_path)
+    with pytest.raises(ModelNotReady) as refused:
+        served(torch.zeros(1, 8))
+    assert "compute_memory" in refused.value.data["reason"]
+    assert refused.value.retry_after
+    assert compute.state(served.key) == "failed"
+
+
+def test_an_idle_model_is_unloaded_and_comes_back(start: Start, tmp_path: Path) -> None:
+    compute = start(compute_idle_unload=0.1)
+    served, local = mlp(compute, tmp_path)
+    x = torch.randn(1, 8)
+    served(x)
+    until(lambda: compute.state(served.key) == "unloaded")
+    torch.testing.assert_close(served(x), local(x), rtol=1e-5, atol=1e-6)
+
+
+def test_a_deleted_model_answers_nobody_any_more(start: Start, tmp_path: Path) -> None:
+    compute = start()
+    sleepy = registered(compute, tmp_path, "sleepy")
+    sleepy(torch.zeros(1, 2))
+    answers: list[Any] = []
+    calls = [lambda: sleepy(torch.full((1, 2), 1.0)) for _ in range(3)]
+    waiting = threading.Thread(target=lambda: answers.extend(together(calls)))
+    waiting.start()
+    until(lambda: compute.in_hand == 3)
+    begun = time.monotonic()
+    compute.forget(sleepy.key)
+    waiting.join()
+    assert time.monotonic() - begun < 0.9
+    assert all(isinstance(answer, ModelNotFound) for answer in answers)
+    assert compute.state(sleepy.key) == "unloaded"
+
+
+def test_versions_are_swapped_under_load_without_a_failed_request(start: Start, tmp_path: Path) -> None:
+    compute = start()
+    versions = [mlp(compute, tmp_path) for _ in range(6)]
+    current, done = [versions[0]], threading.Event()
+    x = torch.randn(1, 8)
+
+    def ask() -> int:
+        count = 0
+        while not done.is_set():
+            served, local = current[0]
+            torch.testing.assert_close(served(x), local(x), rtol=1e-4, atol=1e-5)
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(8) as threads:
+        asking = [threads.submit(ask) for _ in range(8)]
+        for served, local in versions[1:]:
+            served(x)
+            current[0] = (served, local)
+            until(lambda: compute.in_hand > 0)
+        done.set()
+        assert sum(one.result(LONG) for one in asking) > 0
+
+
+# --- death ----------------------------------------------------------------------------------------------------------
+
+
+def test_after_sigkill_there_is_a_result_or_a_503_and_the_next_request_works(start: Start, tmp_path: Path) -> None:
+    compute = start()
+    sleepy = registered(compute, tmp_path, "sleepy")
+    sleepy(torch.zeros(1, 2))
+    answers: list[Any] = []
+    waiting = threading.Thread(target=lambda: answers.extend(together([lambda: sleepy(torch.full((1, 2), 0.5))] * 4)))
+    waiting.start()
+    until(lambda: compute.in_hand == 4)
+    os.kill(compute.pids[0], signal.SIGKILL)
+    waiting.join(LONG)
+    for answer in answers:
+        assert isinstance(answer, torch.Tensor) or (answer.status == 503 and answer.retry_after)
+    assert sum(isinstance(answer, torch.Tensor) for answer in answers) == 4  # asked again, once
+    assert compute.restarts == 1
+    assert torch.equal(sleepy(torch.zeros(1, 2)), torch.zeros(1, 2))
+
+
+def test_a_model_that_kills_its_process_is_named_each_time_and_its_caller_gets_503(
+    start: Start, tmp_path: Path
+) -> None:
+    strikes: list[str] = []
+    compute = start(strikes.append)
+    deadly = registered(compute, tmp_path, "deadly")
+    served, local = mlp(compute, tmp_path)
+    served(torch.zeros(1, 8))
+    for _ in range(2):
+        with pytest.raises(ComputeUnavailable) as refused:
+            deadly(torch.full((1, 2), -1.0))
+        assert refused.value.retry_after
+    until(lambda: len(strikes) == 4)
+    assert set(strikes) == {deadly.key}
+    x = torch.randn(2, 8)
+    torch.testing.assert_close(served(x), local(x), rtol=1e-5, atol=1e-6)
+
+
+def test_a_model_that_does_not_end_costs_its_process_and_a_strike(start: Start, tmp_path: Path) -> None:
+    strikes: list[str] = []
+    compute = start(strikes.append, infer_timeout=0.5)
+    deadly = registered(compute, tmp_path, "deadly")
+    deadly(torch.zeros(1, 2))
+    first = compute.pids[0]
+    with pytest.raises(InferenceTimeout):
+        deadly(torch.full((1, 2), 1.0), timeout=0.5)
+    until(lambda: strikes == [deadly.key])
+    assert first not in compute.pids
+    assert torch.equal(deadly(torch.zeros(1, 2)), torch.zeros(1, 2))
+
+
+def test_a_file_that_torch_cannot_load_is_refused_in_words_of_ours(compute: ComputeProcesses, tmp_path: Path) -> None:
+    file = tmp_path / "bad.safetensors"
+    for content in (b"", b"\x08\0\0\0\0\0\0\0{}", os.urandom(100)):
+        file.write_bytes(content)
+        with pytest.raises(InvalidModel) as refused:
+            compute.describe(file, "safetensors", {"layers": MLP}, None, None, True)
+        assert refused.value.data["reason"]
+
+
+def test_formats_with_code_do_not_run_unless_the_operator_allows_them(
+    compute: ComputeProcesses, tmp_path: Path
+) -> None:
+    file = tmp_path / "script.pt"
+    file.write_bytes(b"PK")
+    for format in ("torchscript", "torch_export", "opaque"):
+        with pytest.raises(FormatNotRunnable):
+            compute.describe(file, format, None, None, None, True)
+
+
+ORPHANS = f"""
+import sys, time
+sys.path[:0] = [{str(ROOT)!r}, {str(FOLDER)!r}]
+from pathlib import Path
+import torch
+from tests.integration.test_compute import registered, started, until
+import threading
+compute = started()
+deadly = registered(compute, Path(sys.argv[1]), "deadly")
+deadly(torch.zeros(1, 2))
+threading.Thread(target=lambda: deadly(torch.full((1, 2), 1.0)), daemon=True).start()
+until(lambda: any(one.running(time.monotonic()) for one in compute._pool.processes))
+print(compute.pids[0], flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_process_dies_with_the_node_whatever_it_is_doing(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", ORPHANS, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as node:
+        assert node.stdout is not None
+        pid = int(node.stdout.readline())
+        process = psutil.Process(pid)
+        assert process.is_running()
+        node.kill()
+    until(lambda: not psutil.pid_exists(pid) or process.status() == psutil.STATUS_ZOMBIE, 10.0)
+
+
+GREEN = f"""
+import eventlet
+eventlet.monkey_patch()
+import sys, time
+sys.path[:0] = [{str(ROOT)!r}, {str(FOLDER)!r}]
+from pathlib import Path
+import torch
+from tests.integration.test_compute import mlp, registered, started
+compute = started()
+served, local = mlp(compute, Path(sys.argv[1]), 256, 64, 1024)
+sleepy = registered(compute, Path(sys.argv[1]), "sleepy")
+sleepy(torch.zeros(1, 2))
+gaps = [0.0]
+def watch():
+    while True:
+        begun = time.monotonic()
+        eventlet.sleep(0.01)
+        gaps.append(time.monotonic() - begun)
+eventlet.spawn(watch)
+x = torch.randn(1, 256)
+expected = local(x)
+asked = [eventlet.spawn(served, x) for _ in range(64)] + [eventlet.spawn(sleepy, torch.full((1, 2), 0.5))]
+asked += [eventlet.spawn(served, torch.randn(4096, 256)) for _ in range(2)]
+results = [one.wait() for one in asked]
+assert all(torch.allclose(one, expected, rtol=1e-5, atol=1e-5) for one in results[:64])
+assert results[-1].shape == (4096, 1024)
+print(max(gaps))
+compute.stop(1)
+"""
+
+
+def test_under_eventlet_waiting_callers_leave_the_hub_free(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", GREEN, str(tmp_path)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, cwd=ROOT, check=True, timeout=100)
+    assert float(done.stdout) < 0.4  # the sleeping model alone takes 0.5 s
