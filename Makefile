@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 METADATA := setup.cfg pyproject.toml constraints.txt clients/python/setup.cfg clients/python/pyproject.toml
 
-.PHONY: help setup setup-test demo serve test lint reference clean
+.PHONY: help setup setup-test peers demo serve test lint reference clean
 
 help:
 	@echo "make setup      the environment in $(VENV)"
@@ -13,6 +13,7 @@ help:
 	@echo "make serve      the node; make serve FLAGS='--public_api.server_port 9000'"
 	@echo "make test       the test suite; make test TESTS=tests/unit"
 	@echo "make lint       style, types, and who may import whom"
+	@echo "make peers      environments of their own for syft and for published clients, which some tests need"
 	@echo "make reference  write docs/reference.md anew from the code"
 
 setup: $(VENV)/installed
@@ -28,6 +29,15 @@ $(VENV)/installed: $(METADATA)
 
 $(VENV)/installed-test: $(VENV)/installed
 	$(PIP) -e .[test,postgres] -e clients/python
+	touch $@
+
+# Each holds back versions that the node needs newer, or is there to be used unmodified.
+peers: .venv-syft/installed .venv-triton/installed .venv-tus/installed
+
+.venv-%/installed: scripts/peer_requirements.py setup.cfg
+	test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --disable-pip-version-check --quiet $$($(PYTHON) scripts/peer_requirements.py $* torch)
+	.venv-$*/bin/python -m pip install --disable-pip-version-check --quiet $$($(PYTHON) scripts/peer_requirements.py $*)
 	touch $@
 
 demo: setup
@@ -49,4 +59,4 @@ reference: setup-test
 	$(BIN)/python scripts/reference.py
 
 clean:
-	rm -rf $(VENV) build demo-output .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-* build demo-output .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

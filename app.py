@@ -7,6 +7,7 @@ from typing import Any
 
 from flask import Flask
 from flask_migrate import Migrate
+from grid_client.holders import Holder
 from sqlalchemy import Engine
 from werkzeug.middleware.proxy_fix import ProxyFix
 
@@ -27,6 +28,7 @@ from grid_node.cli import register_commands
 from grid_node.clock import Clock, SystemClock
 from grid_node.compute.checks import Checks
 from grid_node.compute.client import ComputeProcesses
+from grid_node.compute.splitting import Splitting
 from grid_node.database import DirectStore, GroupCommitStore, Offload, Store, db, engine_options, set_pragmas
 from grid_node.generation.dispatch import Dispatcher
 from grid_node.generation.leases import Leases
@@ -37,8 +39,10 @@ from grid_node.generation.tending import Tending
 from grid_node.generation.verdicts import Verdicts
 from grid_node.generation.work import Work
 from grid_node.hosting.datasets import Datasets
+from grid_node.hosting.encrypted import Encrypted
 from grid_node.hosting.inference import Inference
 from grid_node.hosting.integrity import Damages, GuardedBlobs
+from grid_node.hosting.placement import Placing, peers_of
 from grid_node.hosting.reading import Deleting, Reading
 from grid_node.hosting.rows import note_kill
 from grid_node.hosting.scrub import Scrub
@@ -195,16 +199,15 @@ def _hosting(
     holds: Holds,
     scrub: Scrub,
 ) -> Hosting:
-    from grid_node import pending
-
     compute = ComputeProcesses(settings, lambda key: store.write(partial(note_kill, key=key)))
-    encrypted = pending.Encrypted()
+    checks = Checks(settings, offload)
+    placing = Placing(store, clock, peers_of(settings.share_peers), Holder)
+    splitting = Splitting(settings, settings.data_dir.resolve() / "splitting")
+    encrypted = Encrypted(store, clock, settings, blobs, offload, checks, splitting, placing)
     return Hosting(
         access=ModelAccess(store, clock, keys, settings.models_auth),
         reading=Reading(store, blobs),
-        serving=Serving(
-            store, clock, settings, blobs, holds, Checks(settings, offload), compute, encrypted
-        ),
+        serving=Serving(store, clock, settings, blobs, holds, checks, compute, encrypted),
         deleting=Deleting(store, compute, encrypted),
         inference=Inference(store, blobs, compute, settings),
         encrypted=encrypted,

@@ -72,6 +72,7 @@ class Node:
         _loop(self._poll, POLL_EVERY, self._stopping, "poll")
         _loop(self._sweep, SWEEP_EVERY, self._stopping, "sweep")
         _loop(self._purge, PURGE_EVERY, self._stopping, "purge")
+        _loop(grid.hosting.encrypted.tend, SWEEP_EVERY, self._stopping, "shares")
         _loop(grid.hosting.scrub.tick, SCRUB_EVERY, self._stopping, "scrub")
         self._sweep()
         self._started = True

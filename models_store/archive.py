@@ -190,14 +190,16 @@ def _by_name(entries: Iterator[Entry]) -> dict[str, Entry]:
     """Under one root folder, without it. torch finds entries whatever their case, so that must not matter."""
     found: dict[str, Entry] = {}
     roots = set()
+    names = []
     for entry in entries:
         root, _, name = entry.name.partition("/")
         is_odd = not _ROOT.fullmatch(root) or not _NAME.fullmatch(name) or ".." in entry.name.split("/")
         if is_odd or len(entry.name) > _NAME_MAX:
             raise InvalidModel("the archive has a file with a name that torch does not use")
         roots.add(root)
+        names.append(name.lower())
         found[name] = entry
-    if len(roots) != 1 or len({name.lower() for name in found}) != len(found):
+    if len(roots) != 1 or len(set(names)) != len(names):
         raise InvalidModel("the archive has several roots, or one name twice")
     return found
 

@@ -16,7 +16,6 @@ import resource
 import struct
 import sys
 import sysconfig
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,16 +136,18 @@ def _is_alone() -> bool:
 
 def _empty_root() -> bool:
     """Make an empty folder, that no longer has a name, the root of all paths."""
-    with contextlib.suppress(OSError):
-        folder = tempfile.mkdtemp(prefix="grid-empty-")
-        parent = os.open(os.path.dirname(folder), os.O_PATH | os.O_DIRECTORY)
-        try:
-            os.chroot(folder)
-            os.chdir("/")
-            return True
-        finally:
-            os.rmdir(os.path.basename(folder), dir_fd=parent)
-            os.close(parent)
+    name = f"grid-empty-{os.urandom(8).hex()}"
+    for parent in ("/tmp", "/var/tmp", "/run"):
+        with contextlib.suppress(OSError):
+            os.mkdir(f"{parent}/{name}", 0o500)
+            above = os.open(parent, os.O_PATH | os.O_DIRECTORY)
+            try:
+                os.chroot(f"{parent}/{name}")
+                os.chdir("/")
+                return True
+            finally:
+                os.rmdir(name, dir_fd=above)
+                os.close(above)
     return False
 
 

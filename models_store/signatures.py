@@ -5,7 +5,7 @@ read. Every variable dimension is tried with two lengths; a dimension of an outp
 is variable too.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -23,6 +23,10 @@ from models_store.tensors import INPUTS_MAX, Signature, TensorSpec
 BATCHES = (2, 3)
 LENGTHS = ((32, 64), (8, 16), (224, 448), (2, 5), (28, 56), (512, 1024))
 """Pairs of lengths tried for variable dimensions that are not the batch, until the model takes one pair."""
+LENGTH_MAX = 512
+"""Where no pair fits (layers that end in a linear one take images of one size), every length up to this is tried."""
+SEARCH_MAX = 50_000
+"""Layers run in that search, over all lengths."""
 ELEMENTS_MAX = 2**30
 """Most elements of a tensor inside a trial; the batch is 3 at most there."""
 REAL_ELEMENTS_MAX = 2**26
@@ -137,14 +141,22 @@ class Trial:
 
         Raises InvalidModel for what no declaration would repair.
         """
-        varies = any(-1 in spec.shape[self.wish.batchable :] for spec in self.inputs)
-        for pair in LENGTHS if varies else LENGTHS[:1]:
+        for pair in self._lengths():
             try:
                 first, second = (self._once(*lengths) for lengths in zip(BATCHES, pair, strict=True))
             except InferenceFailed:
                 continue
             return _merged(first, second)
         return None
+
+    def _lengths(self) -> Iterator[tuple[int, int]]:
+        if not any(-1 in spec.shape[self.wish.batchable :] for spec in self.inputs):
+            yield LENGTHS[0]
+            return
+        yield from LENGTHS
+        if isinstance(self.function, layers.Sequence):
+            most = min(LENGTH_MAX, SEARCH_MAX // len(self.function.layers))
+            yield from ((length, length) for length in range(1, most + 1))
 
     def _once(self, batch: int, length: int) -> dict[str, torch.Tensor]:
         """Outputs by name."""

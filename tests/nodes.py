@@ -130,7 +130,7 @@ class LiveNode:
 
     def _environment(self) -> dict[str, str]:
         settings = {"data_dir": self.data, "public_api_server_port": self.port, **self._settings}
-        given = {f"GRID_{name.upper()}": str(value).lower() for name, value in settings.items()}
+        given = {f"GRID_{name.upper()}": _as_text(value) for name, value in settings.items()}
         return {**_clean_environment(), **given, "GRID_DATA_DIR": str(self.data), "PYTHONUNBUFFERED": "1"}
 
     def _answers(self) -> bool:
@@ -228,6 +228,11 @@ def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "what was waited for did not happen"
         pause.wait(0.02)
+
+
+def _as_text(value: Any) -> str:
+    """A setting as its variable has it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _clean_environment() -> dict[str, str]:

@@ -15,6 +15,7 @@ from grid_node.errors import StoreFull, StoreUnavailable
 if TYPE_CHECKING:
     from hashlib import _Hash
 
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -69,6 +70,17 @@ def move_into(source: Path, target: Path, root: Path) -> None:
     os.utime(source)
     os.replace(source, target)
     sync_folder(target.parent)
+
+
+def link(source: Path, target: Path) -> None:
+    """A second name for `source`; on a file system without such names, its only one."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        os.replace(source, target)
 
 
 def remove(path: Path) -> None:

@@ -291,7 +291,7 @@ class ComputeProcesses:
         try:
             answer = process.ask(Kind.DESCRIBE, meta, (), deadline, descriptor=descriptor)
         except Late:
-            raise InvalidModel(reason="checking the model took too long") from None
+            raise ComputeUnavailable("Checking the model took too long", retry_after=self._pool.retry_after()) from None
         if answer.kind == Kind.FAILED:
             raise _problem(answer.json(), "a new model")
         try:
@@ -306,7 +306,8 @@ def _problem(said: Any, key: str, pause: float = 1.0) -> Exception:
     code, text, cause = (str(said.get(name, ""))[:TEXT_MAX] for name in ("code", "text", "error"))
     if code == GONE:
         return _Unloaded()
-    log.warning("%s: %s (%s)", key, code if code.isidentifier() else "?", cause if cause.isidentifier() else "?")
+    level = logging.INFO if code == "inference_failed" else logging.WARNING
+    log.log(level, "%s: %s (%s)", key, code if code.isidentifier() else "?", cause if cause.isidentifier() else "?")
     reason = text if text.isprintable() else ""
     errors: dict[str, GridError] = {
         "inference_failed": InferenceFailed(reason=reason),

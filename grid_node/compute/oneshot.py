@@ -1,8 +1,8 @@
 """Programs that do one thing to foreign bytes and end: how the node starts them, bounds them and hears from them.
 
 A program is started with exec (never forked), in an empty environment, gets its request as one JSON text on stdin
-and the files it works on as open descriptors, and answers with one JSON text on stdout (`models_store.program` is
-its side). What it writes to stderr is dropped. It confines itself (`models_store.sandbox`) before it looks at a byte
+and the files it works on as open descriptors, reads all of its request, and answers with one JSON text on stdout
+(`models_store.program` is its side). What it writes to stderr is dropped. It confines itself (`models_store.sandbox`) before it looks at a byte
 of its input; here it is only bounded in time and in what it may say.
 """
 

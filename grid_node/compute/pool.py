@@ -47,6 +47,8 @@ class Pool:
 
     def start(self) -> None:
         """Start the processes, if they are not there yet. Returns at once."""
+        if self._stopping.is_set():
+            raise ShuttingDown(retry_after=1)
         if self._started.acquire(blocking=False):
             for number in range(self._count):
                 self._start(number)
@@ -130,17 +132,22 @@ class Pool:
             self._end_overdue(process, now)
 
     def _end_overdue(self, process: Process, now: float) -> None:
-        if not process.is_ready and now - process.started > START_MAX:
-            log.error("compute process %d was not ready in time", process.pid)
-            process.kill(())
-        overdue = [
-            key
-            for key, seconds in process.running(now)
-            if seconds > OVERDUE + (self._check_max if key is None else self._run_max)
+        if not process.is_ready:
+            if now - process.started > START_MAX:
+                self._end(process, "was not ready in time", [])
+            return
+        limits = [
+            (key, seconds, self._check_max if key is None else self._run_max) for key, seconds in process.running(now)
         ]
+        overdue = [key for key, seconds, limit in limits if seconds > limit + OVERDUE]
         if overdue:
-            log.error("compute process %d is ended: %s ran too long", process.pid, overdue)
-            process.kill(key for key in overdue if key is not None)
+            self._end(process, f"ran {overdue} for too long", [key for key in overdue if key is not None])
+        elif process.silent_since and now - process.silent_since > max(self._run_max, self._check_max) + OVERDUE:
+            self._end(process, "is silent", [])
+
+    def _end(self, process: Process, why: str, blamed: list[str]) -> None:
+        log.error("compute process %d %s and is ended", process.pid, why)
+        process.kill(blamed)
 
     def _start(self, number: int) -> None:
         def ended(process: Process) -> None:

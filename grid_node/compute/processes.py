@@ -64,10 +64,14 @@ class Process:
         self.started = time.monotonic()
         self.loads = Loads()
         self.is_ready = False
+        self.formats: frozenset[str] = frozenset()
+        """What it runs; known once it is ready."""
         self.is_dead = False
         self.is_stopping = False
         self.blamed: list[str] | None = None
         """Keys whose batch the node itself ended the process for; None when it died by another hand."""
+        self.silent_since = 0.0
+        """Since when it has been asked and has said nothing at all; 0.0 when it owes no answer, or spoke since."""
         self._ready = ready
         self._ended = ended
         self._asked: dict[int, _Asked] = {}
@@ -104,6 +108,7 @@ class Process:
         Raises ProcessDied, Late, and what `fail` was told.
         """
         number = next(self._numbers)
+        self.silent_since = self.silent_since or time.monotonic()
         asked = self._asked[number] = _Asked(key)
         try:
             self.tell(frame(kind, number, meta, data), descriptor)
@@ -153,11 +158,11 @@ class Process:
         self._child.kill()
 
     def stop(self) -> None:
-        """Close what it lives by. It ends at once; nobody is to blame."""
+        """End it at once; nobody is to blame, and nothing that it has is worth keeping."""
         self.is_stopping = True
+        self._child.kill()
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-        _close_pipe(self._child)
 
     def _read_all(self) -> None:
         try:
@@ -173,6 +178,7 @@ class Process:
         self._bury()
 
     def _heard(self, one: Frame) -> None:
+        self.silent_since = 0.0
         if one.kind in (Kind.RESULT, Kind.FAILED):
             asked = self._asked.pop(one.id, None)
             if asked is not None:
@@ -182,8 +188,9 @@ class Process:
         elif one.kind == Kind.GONE:
             self.loads.gone(one.id, one.json(), time.monotonic())
         elif one.kind == Kind.READY:
-            self.is_ready = True
-            log.info("compute process %d is ready: %s", self.pid, one.json())
+            said = one.json()
+            self.formats, self.is_ready = frozenset(said["formats"]), True
+            log.info("compute process %d is ready: %s", self.pid, said)
             self._ready(self)
         elif one.kind == Kind.BROKEN:
             log.error("compute process %d ends because of %.60r", self.pid, one.json())

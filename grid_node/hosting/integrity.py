@@ -104,6 +104,7 @@ class GuardedBlobs:
         return self._blobs.path(sha256)
 
     def size(self, sha256: str) -> int:
+        self._damages.check(sha256)
         return self._blobs.size(sha256)
 
     @contextmanager

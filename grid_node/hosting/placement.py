@@ -23,6 +23,7 @@ from grid_node.clock import Clock
 from grid_node.database import Store, Transaction
 from grid_node.errors import SharePeerNotAllowed, SharePlacementFailed
 from grid_node.hosting.tables import Placement
+from grid_node.settings import BadSetting
 from grid_node.statements import prepared
 
 log = logging.getLogger(__name__)
@@ -78,16 +79,18 @@ class Place:
 
 
 def peers_of(setting: str) -> dict[str, str]:
-    """Keys by address, from `https://a.example=KEY,https://b.example=KEY`. Raises ValueError, which names no key."""
+    """Keys by address, from `https://a.example=KEY,https://b.example=KEY`. Raises BadSetting, which shows no key."""
     peers = {}
     for number, entry in enumerate(filter(None, (one.strip() for one in setting.split(","))), 1):
         address, _, key = entry.partition("=")
         try:
             peers[checked_address(address)] = key
         except ValueError as error:
-            raise ValueError(f"entry {number}: {error}") from None
+            raise BadSetting(f"GRID_SHARE_PEERS, entry {number}: {error}") from None
         if not key:
-            raise ValueError(f"entry {number}: the key of this node at that peer is missing (URL=KEY)")
+            raise BadSetting(
+                f"GRID_SHARE_PEERS, entry {number}: the key of this node at that peer is missing (URL=KEY)"
+            )
     return peers
 
 

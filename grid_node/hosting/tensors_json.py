@@ -51,26 +51,25 @@ class BadTensor(ValueError):
 # --- bytes <- JSON text ------------------------------------------------------------------------------------------
 
 
-def parsed(text: bytes, datatype: str, shape: tuple[int, ...]) -> bytes:
+def parsed(text: bytes, datatype: str, shape: tuple[int, ...]) -> bytes | memoryview:
     """The elements of a JSON array, nested as `shape` says or flat, row-major. Raises BadTensor."""
     _check_structure(text, shape)
     if 0 in shape:
         if text.strip(b"[], \t\r\n"):
             raise BadTensor("has elements, and its shape says none")
         return b""
-    if len(text) <= TEXT:
-        data = packed(_elements_of(text, datatype), datatype)
-    else:
-        data = b"".join(_packed_pieces(text, datatype))
+    data = packed(_elements_of(text, datatype), datatype) if len(text) <= TEXT else _packed_pieces(text, datatype)
     if len(data) != byte_size(datatype, shape):
         raise BadTensor("must have an element before and behind each comma")
     return data
 
 
-def _packed_pieces(text: bytes, datatype: str) -> Iterator[bytes]:
+def _packed_pieces(text: bytes, datatype: str) -> memoryview:
+    data = bytearray()
     for piece in _pieces(text):
-        yield packed(_elements_of(piece, datatype), datatype)
+        data += packed(_elements_of(piece, datatype), datatype)
         time.sleep(0)
+    return memoryview(data)
 
 
 def _pieces(text: bytes) -> Iterator[bytes]:
@@ -190,16 +189,14 @@ def _upper_halves(floats: bytes) -> bytes:
 # --- JSON <- bytes -----------------------------------------------------------------------------------------------
 
 
-def rendered(tensor: Tensor) -> bytes:
-    """The elements as a flat JSON array. Raises NonFiniteOutput."""
+def rendered(tensor: Tensor) -> list[bytes]:
+    """The elements as a flat JSON array, in pieces. Raises NonFiniteOutput."""
     if len(tensor.data) <= ELEMENTS:
-        return orjson.dumps(_elements(tensor.data, tensor.datatype))
-    return b"[" + b",".join(_rendered_pieces(tensor)) + b"]"
-
-
-def _rendered_pieces(tensor: Tensor) -> Iterator[bytes]:
-    for piece in _unpacked(tensor):
-        yield orjson.dumps(piece)[1:-1]
+        return [orjson.dumps(_elements(tensor.data, tensor.datatype))]
+    pieces = []
+    for elements in _unpacked(tensor):
+        pieces += [b",", orjson.dumps(elements)[1:-1]]
+    return [b"[", *pieces[1:], b"]"]
 
 
 def nested(tensor: Tensor) -> Any:

@@ -22,6 +22,8 @@ TEXT_MAX = 1024
 """Characters of an id or of a name."""
 DIMENSION_MAX = 2**31 - 1
 
+Buffer = bytes | memoryview
+
 _DATA = re.compile(rb'"data"[ \t\r\n]*:[ \t\r\n]*(?=\[)')
 _UNSERVED = ("sequence_id", "classification", "shared_memory_region", "shared_memory_offset", "shared_memory_byte_size")
 
@@ -195,7 +197,7 @@ class _Reader:
         if self._used != len(self._arrays):
             raise refused("`data` belongs to an input")
 
-    def _array(self, one: dict[str, Any], name: str, datatype: str, shape: tuple[int, ...]) -> bytes:
+    def _array(self, one: dict[str, Any], name: str, datatype: str, shape: tuple[int, ...]) -> Buffer:
         if datatype == "BF16":
             raise refused(f"input {name}: BF16 is taken as binary data only", name)
         if one.get("data") != [self._used] or self._used == len(self._arrays):
@@ -263,19 +265,21 @@ def check_wanted(request: InferRequest, name: str, datatype: str) -> None:
         raise refused(f"output {name}: BF16 is given as binary data only", name)
 
 
-def answer(model: str, version: int, request: InferRequest, outputs: list[Tensor]) -> tuple[int | None, bytes]:
-    """The body, and the length of its JSON part where tensors follow it. Raises NonFiniteOutput."""
-    described, tail = [], []
-    for tensor in outputs:
-        one: dict[str, Any] = {"name": tensor.name, "shape": tensor.shape, "datatype": tensor.datatype}
-        if request.is_binary(tensor.name):
-            one["parameters"] = {"binary_data_size": len(tensor.data)}
-            tail.append(tensor.data)
-        else:
-            one["data"] = orjson.Fragment(rendered(tensor))
-        described.append(one)
+def answer(model: str, version: int, request: InferRequest, outputs: list[Tensor]) -> tuple[int | None, list[Buffer]]:
+    """The body in pieces, and the length of its JSON part where tensors follow it. Raises NonFiniteOutput."""
     head: dict[str, Any] = {"model_name": model, "model_version": str(version)}
     if request.id is not None:
         head["id"] = request.id
-    text = orjson.dumps({**head, "outputs": described})
-    return (len(text), b"".join((text, *tail))) if tail else (None, text)
+    text = [orjson.dumps(head)[:-1], b',"outputs":[']
+    tail: list[Buffer] = []
+    for number, tensor in enumerate(outputs):
+        one: dict[str, Any] = {"name": tensor.name, "shape": tensor.shape, "datatype": tensor.datatype}
+        if request.is_binary(tensor.name):
+            one["parameters"] = {"binary_data_size": len(tensor.data)}
+            members = [orjson.dumps(one)]
+            tail.append(tensor.data)
+        else:
+            members = [orjson.dumps(one)[:-1], b',"data":', *rendered(tensor), b"}"]
+        text += [b",", *members] if number else members
+    text.append(b"]}")
+    return (sum(map(len, text)), [*text, *tail]) if tail else (None, [*text])

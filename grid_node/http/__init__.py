@@ -12,8 +12,8 @@ from grid_node.http.errors import register_errors
 from grid_node.http.face import HttpFace
 from grid_node.http.generate_socket import GenerateSockets
 from grid_node.http.idle import IdleConnections
-from grid_node.http.models import ModelRoutes
 from grid_node.http.model_uploads import ModelUploads
+from grid_node.http.models import ModelRoutes
 from grid_node.http.operations import observe_requests, operations_blueprint
 from grid_node.http.socket_route import register_socket
 from grid_node.http.tasks import TaskRoutes

@@ -20,12 +20,12 @@ from grid_node.hosting.forms import form_payload, given_twice
 from grid_node.hosting.schemas import SERVE, ServeRequest
 from grid_node.http.bodies import body_chunks
 from grid_node.http.long_text import parse_with_text
+from grid_node.http.model_uploads import UPLOAD_URL
 from grid_node.http.multipart import PARTS_MAX, MultipartReader, PartHead, boundary_of
 from grid_node.http.payloads import json_body
 from grid_node.settings import MIB, Settings
 
-UPLOAD_URL = "/uploads"
-"""Where a model goes that is too large for JSON or a form."""
+
 REST_MAX = MIB
 """Bytes of all fields but the model."""
 ESCAPED = 6
@@ -62,7 +62,9 @@ def sent_model(request: Request, blobs: Blobs, settings: Settings) -> Iterator[S
 def check_inline(request: ServeRequest, limit: int) -> None:
     """Raises MessageTooLarge for a model that was sent as text and has more than `limit` bytes."""
     text = request.model or b""
-    size = len(text) if request.encoding != "base64" else len(text) * 3 // 4 - 2
+    size = len(text)
+    if request.encoding == "base64" and isinstance(text, str):
+        size = size // 4 * 3 - text[-2:].count("=")
     if size > limit:
         raise _too_large(limit)
 

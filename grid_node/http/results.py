@@ -32,6 +32,10 @@ class _Inline:
         end = len(self._content) if length is None else offset + length
         return iter((self._content[offset:end],))
 
+    def open_checked(self, sha256: str) -> Iterator[bytes]:
+        """The database vouches for its rows."""
+        return self.open(sha256)
+
 
 def file_answer(request: Request, blobs: Blobs, file: StoredFile, task_id: str, which: str) -> Response:
     """GET and HEAD of a stored file, conditional and by range, wherever its bytes are."""

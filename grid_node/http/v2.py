@@ -102,7 +102,7 @@ class V2Routes:
     def infer(self, name: str, version: str | None = None) -> Response:
         """Run a model. Answered in front of Flask, see `v2_door`; this stands for it in the documents."""
         answer = self._door.answer(request.environ, name.encode().decode("latin-1"), version)
-        return Response(answer.body, answer.status, answer.headers)
+        return Response(b"".join(answer.body), answer.status, answer.headers)
 
     def _caller(self) -> ModelCaller:
         return caller_of(self._services.hosting.access, request.environ)

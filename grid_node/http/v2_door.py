@@ -5,12 +5,12 @@ is answered at the WSGI door, with the errors, keys, request ids and metrics tha
 """
 
 import contextlib
+import functools
 import logging
+import os
 import re
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
@@ -38,8 +38,10 @@ ROUTE = "/v2/models/<name>/infer"
 """The route's name in the metrics, whatever version it names."""
 SMALL = 64 * 1024
 """Bytes of a body that is read at once and not counted."""
-BODIES = 8
+BODIES = 4
 """Largest bodies that may be in memory at a time."""
+PIECE = 256 * 1024
+"""Bytes of an answer that are given to the server at a time."""
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
 _PATH = re.compile(r"/v2/models/(.+?)(?:/versions/([^/]*))?/infer/?")
@@ -50,7 +52,8 @@ _VERSION_MAX = 2**31 - 1
 class Answer(NamedTuple):
     status: int
     headers: list[tuple[str, str]]
-    body: bytes
+    body: list[v2.Buffer]
+    """In pieces; a short one is whole."""
 
 
 class BytesInHand:
@@ -88,11 +91,12 @@ class InferDoor:
         self._offload = services.hosting.offload
         self._max_bytes = services.settings.infer_max_bytes
         self._in_hand = BytesInHand(BODIES * self._max_bytes)
+        self._seconds = functools.cache(lambda status: services.metrics.http.labels(ROUTE, str(status)))
 
     def answer(self, environ: Environ, name: str, version: str | None) -> Answer:
         """Never raises."""
         arrived = time.perf_counter()
-        request_id = uuid.uuid4().hex
+        request_id = os.urandom(16).hex()
         try:
             answer = self._infer(environ, _decoded(name), version_number(version))
         except GridError as error:
@@ -102,8 +106,8 @@ class InferDoor:
             logs.bind(request_id=request_id)
             log.error("a route failed", exc_info=error)
             answer = self._refuse(GridError())
-        answer.headers.extend((("Content-Length", str(len(answer.body))), ("X-Request-Id", request_id)))
-        self._metrics.http.labels(ROUTE, str(answer.status)).observe(time.perf_counter() - arrived)
+        answer.headers.extend((("Content-Length", str(sum(map(len, answer.body)))), ("X-Request-Id", request_id)))
+        self._seconds(answer.status).observe(time.perf_counter() - arrived)
         return answer
 
     def _refuse(self, error: GridError) -> Answer:
@@ -113,7 +117,7 @@ class InferDoor:
         wait = error.retry_after or AGAIN_LATER.get(error.status)
         if wait is not None:
             headers.append(("Retry-After", str(wait)))
-        return Answer(error.status, headers, orjson.dumps(error.body()))
+        return Answer(error.status, headers, [orjson.dumps(error.body())])
 
     def _infer(self, environ: Environ, name: str, version: int | None) -> Answer:
         caller = caller_of(self._access, environ)
@@ -125,6 +129,7 @@ class InferDoor:
             if coding:
                 body = inflated(body, coding, self._max_bytes, self._offload, take)
             request = v2.parse(body, header_length)
+            del body
             row, outputs = self._inference.run(
                 caller,
                 name,
@@ -133,18 +138,20 @@ class InferDoor:
                 [one.name for one in request.wanted],
                 request.timeout,
                 arrived,
-                partial(v2.check_wanted, request),
+                functools.partial(v2.check_wanted, request),
             )
             return self._answer(environ, *v2.answer(row.id, row.version, request, outputs))
 
-    def _answer(self, environ: Environ, length: int | None, body: bytes) -> Answer:
+    def _answer(self, environ: Environ, length: int | None, body: list[v2.Buffer]) -> Answer:
         headers = [("Content-Type", "application/json" if length is None else "application/octet-stream")]
         if length is not None:
             headers.append((HEADER_LENGTH, str(length)))
         coding = accepted_coding(environ.get("HTTP_ACCEPT_ENCODING", ""))
         if coding is not None:
             headers.append(("Content-Encoding", coding))
-            body = deflated(body, coding, self._offload)
+            body = [deflated(b"".join(body), coding, self._offload)]
+        elif sum(map(len, body)) <= PIECE:
+            body = [b"".join(body)]
         return Answer(200, headers, body)
 
     def _body(self, environ: Environ, take: Callable[[int], None]) -> bytes:
@@ -227,7 +234,7 @@ class InferFirst:
         self._idle.begin(sock)
         answer = self._door.answer(environ, match[1], match[2])
         start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", answer.headers)
-        return _Sent(answer.body, partial(self._idle.done, sock))
+        return _Sent(answer.body, functools.partial(self._idle.done, sock))
 
 
 class _Sent:
@@ -235,9 +242,11 @@ class _Sent:
 
     __slots__ = ("_body", "close")
 
-    def __init__(self, body: bytes, close: Callable[[], None]) -> None:
+    def __init__(self, body: list[v2.Buffer], close: Callable[[], None]) -> None:
         self._body = body
         self.close = close
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter((self._body,))
+        for buffer in self._body:
+            for start in range(0, len(buffer), PIECE):
+                yield bytes(buffer[start : start + PIECE])

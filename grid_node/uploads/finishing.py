@@ -54,10 +54,10 @@ class Finishing:
         except GridError as error:
             if error.status < SERVER_FAULT:
                 self._record(row, REJECTED, {"error": error.body()}, target)
-                self._holds.discard(blob)
+                self._clear(file, blob)
             raise
         self._record(row, target.done, {"fields": dict(done.fields)}, target)
-        self._holds.discard(blob)
+        self._clear(file, blob)
         return done
 
     def finish_within(
@@ -76,6 +76,10 @@ class Finishing:
                 return self.finish(row, target, file)
 
         return _Unattended(finish).outcome(wait) or Completion()
+
+    def _clear(self, file: Partial, blob: Blob) -> None:
+        file.remove()
+        self._holds.discard(blob)
 
     def _record(self, row: UploadRow, state: str, told: dict[str, Any], target: UploadTarget) -> None:
         until = self._clock.now() + target.kept

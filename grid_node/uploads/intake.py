@@ -87,16 +87,18 @@ class Intake:
 
 def gathered(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """The same bytes in pieces of at least CHUNK, all of them also when the source ends in an error."""
-    buffer = bytearray()
+    held: list[bytes] = []
+    size = 0
     try:
         for chunk in chunks:
-            buffer += chunk
-            if len(buffer) >= CHUNK:
-                yield bytes(buffer)
-                buffer.clear()
+            held.append(chunk)
+            size += len(chunk)
+            if size >= CHUNK:
+                yield b"".join(held)
+                held, size = [], 0
     except GridError:
-        if buffer:
-            yield bytes(buffer)
+        if held:
+            yield b"".join(held)
         raise
-    if buffer:
-        yield bytes(buffer)
+    if held:
+        yield b"".join(held)

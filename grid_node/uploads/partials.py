@@ -60,11 +60,21 @@ class Partial:
                 pass
 
     def remove(self) -> None:
+        self._offload(disk.remove, self._second)
         self._offload(disk.remove, self._path)
 
     def become(self, blob: Blob, blobs: Blobs) -> None:
-        """The file leaves for the blob store."""
-        blobs.adopt(self._path, blob)
+        """The bytes go to the blob store under a second name; the first stays until `remove`, and with it the lock."""
+        with disk.disk_errors():
+            self._offload(disk.link, self._path, self._second)
+        try:
+            blobs.adopt(self._second, blob)
+        finally:
+            self._offload(disk.remove, self._second)
+
+    @property
+    def _second(self) -> Path:
+        return self._path.with_name(f"{self._path.name}.whole")
 
 
 class Partials:

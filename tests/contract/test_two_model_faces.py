@@ -1,11 +1,14 @@
 """Every operation of hosted models by event and by route: the same payload gives the same body."""
 
 import base64
+import contextlib
 import json
 import os
 import pickle
 import struct
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
 
@@ -295,6 +298,34 @@ def test_bytes_of_another_digest(faces):
 def test_an_id_that_is_taken(faces, models):
     ack = assert_same(faces.send("/serve_model", {"model_id": models["open"], "model": b"y"}), 409, "model_exists")
     assert ack["message"] == ack["error"] == "Model id already exists."
+
+
+def test_of_many_serves_at_once_one_wins(text_node):
+    each, model_id = 16, unique()
+    payload = {"model_id": model_id, "allow_download": True}
+    with contextlib.ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(2 * each))
+        crowd = list(pool.map(lambda _: Faces(text_node.url), range(each)))
+        for one in crowd:
+            stack.callback(one.close)
+        ready = threading.Barrier(2 * each, timeout=20)
+
+        def by_event(number: int) -> Any:
+            ready.wait()
+            return crowd[number].event.call("/serve_model", {**payload, "model": b"e%d" % number})
+
+        def by_route(number: int) -> Any:
+            ready.wait()
+            return crowd[number].by_route("/serve_model", {**payload, "model": f"r{number}"}).json()
+
+        sent = [pool.submit(send, number) for number in range(each) for send in (by_event, by_route)]
+        answers = [one.result(60) for one in sent]
+        winners = [place for place, answer in enumerate(answers) if answer["success"]]
+        assert len(winners) == 1
+        assert {answer["code"] for answer in answers if not answer["success"]} == {"model_exists"}
+        number, route = divmod(winners[0], 2)
+        expected = f"{'er'[route]}{number}".encode()
+        assert crowd[0].http.get(f"/models/{model_id}/content").content == expected
 
 
 def test_a_version_that_is_not_the_next(faces, models):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from grid_node.compute import pool
 from grid_node.compute.client import ComputeProcesses
 from grid_node.compute.port import Runnable
 from grid_node.errors import (
@@ -63,7 +65,7 @@ def compute() -> Iterator[ComputeProcesses]:
     processes.stop(1.0)
 
 
-@pytest.fixture()
+@pytest.fixture
 def start() -> Iterator[Start]:
     """Processes of the test's own."""
     all_started: list[ComputeProcesses] = []
@@ -477,7 +479,10 @@ def test_a_model_that_kills_its_process_is_named_each_time_and_its_caller_gets_5
     torch.testing.assert_close(served(x), local(x), rtol=1e-5, atol=1e-6)
 
 
-def test_a_model_that_does_not_end_costs_its_process_and_a_strike(start: Start, tmp_path: Path) -> None:
+def test_a_model_that_does_not_end_costs_its_process_and_a_strike(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "OVERDUE", 0.3)
     strikes: list[str] = []
     compute = start(strikes.append, infer_timeout=0.5)
     deadly = registered(compute, tmp_path, "deadly")
@@ -488,6 +493,68 @@ def test_a_model_that_does_not_end_costs_its_process_and_a_strike(start: Start, 
     until(lambda: strikes == [deadly.key])
     assert first not in compute.pids
     assert torch.equal(deadly(torch.zeros(1, 2)), torch.zeros(1, 2))
+
+
+def test_a_process_that_says_nothing_is_ended_and_nobody_is_to_blame(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "OVERDUE", 0.3)
+    strikes: list[str] = []
+    compute = start(strikes.append, infer_timeout=0.5, models_check_timeout=0.5)
+    compute.start()
+    compute._pool.wait_ready(time.monotonic() + LONG)
+    served, _ = mlp(compute, tmp_path)
+    os.kill(compute.pids[0], signal.SIGSTOP)
+    with pytest.raises(InferenceTimeout):
+        served(torch.zeros(1, 8), timeout=0.3)
+    until(lambda: compute.restarts == 1)
+    assert served(torch.zeros(1, 8)).shape == (1, 4)
+    assert strikes == []
+
+
+def test_of_several_processes_each_model_has_one_and_the_work_is_shared(start: Start, tmp_path: Path) -> None:
+    compute = start(compute_processes=2)
+    compute.start()
+    until(lambda: len(compute._pool.ready) == 2, LONG)
+    sleepy, other = (registered(compute, tmp_path, "sleepy") for _ in range(2))
+    together([lambda: sleepy(torch.full((1, 2), 0.3)), lambda: other(torch.full((1, 2), 0.3))])
+    for _ in range(5):
+        sleepy(torch.zeros(1, 2))
+        other(torch.zeros(1, 2))
+    assert [len(process.loads) for process in compute._pool.processes] == [1, 1]
+
+
+@pytest.mark.parametrize("format", ["torchscript", "torch_export"])
+def test_a_format_with_code_runs_once_the_operator_allows_it(start: Start, tmp_path: Path, format: str) -> None:
+    """In a process that could be confined; elsewhere it is refused still."""
+    compute = start(executable_formats=format)
+    local = nn.Linear(4, 3).eval().requires_grad_(False)
+    file = tmp_path / "model"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if format == "torchscript":
+            torch.jit.save(torch.jit.trace(local, torch.zeros(2, 4)), str(file))
+        else:
+            shapes = {"input": {0: torch.export.Dim("batch")}}
+            torch.export.save(
+                torch.export.export(local, (torch.zeros(2, 4),), dynamic_shapes=shapes), str(file) + ".pt2"
+            )
+            file = file.with_suffix(".pt2")
+    declared = [{"datatype": "FP32", "shape": [-1, 4]}]
+    compute.start()
+    (process,) = compute._pool.wait_ready(time.monotonic() + LONG)
+    if format not in process.formats:
+        with pytest.raises(FormatNotRunnable):
+            compute.describe(file, format, None, declared, None, True)
+        pytest.skip("this kernel does not give what confines such a model")
+    with pytest.raises(InvalidModel):
+        compute.describe(file, format, None, None, None, True)
+    signature = compute.describe(file, format, None, declared, None, True)
+    assert signature.outputs[0].shape == (-1, 3)
+    model = Runnable("code/1", format, file.stat().st_size, None, signature, lambda: file)
+    x = torch.randn(5, 4)
+    (answer,) = compute.infer(model, [packed("INPUT__0", x)], LONG)
+    torch.testing.assert_close(unpacked(answer), local(x), rtol=1e-5, atol=1e-6)
 
 
 def test_a_file_that_torch_cannot_load_is_refused_in_words_of_ours(compute: ComputeProcesses, tmp_path: Path) -> None:

@@ -323,6 +323,37 @@ def test_an_upload_that_is_past_its_time_is_410(tmp_path: Path) -> None:
         assert peer.patch(url, 0, CONTENT).json["code"] == "upload_expired"
 
 
+# --- damaged files
+
+
+def test_a_download_of_a_damaged_model_breaks_and_is_refused_until_it_is_served_again(anybody: Peer) -> None:
+    content = random.Random(9).randbytes(3 * MIB)
+    digest = hashlib.sha256(content).hexdigest()
+
+    def send(model_id: str) -> None:
+        url = anybody.created(len(content), model_id=model_id, allow_download="True")
+        assert anybody.patch(url, 0, content).status == 204
+
+    send("fragile")
+    path = anybody.node.data / "blobs" / digest[:2] / digest[2:4] / digest
+    with path.open("r+b") as file:
+        file.seek(MIB)
+        file.write(b"damaged")
+    with pytest.raises(http.client.IncompleteRead):
+        anybody.ask("GET", "/models/fragile/content")
+    for method in ("GET", "HEAD"):
+        assert anybody.ask(method, "/models/fragile/content").status == 503
+    refused = anybody.ask("GET", "/models/fragile/content")
+    assert refused.json["code"] == "model_corrupt"
+    assert refused.json["retry_after"] >= 1
+    assert b"grid_blobs_damaged_total 1.0" in anybody.ask("GET", "/metrics").content
+    log = anybody.node.log_text()
+    assert "Traceback" not in log
+    assert digest in log
+    send("healed")
+    assert anybody.ask("GET", "/models/fragile/content").content == content
+
+
 # --- large ones
 
 

@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Self, cast
+from typing import Self
 from urllib.parse import urlsplit
 
 from grid_client.errors import GridError, HashMismatch
-from grid_client.model_bytes import ModelBytes
 from grid_client.model_upload import ModelUpload
 from grid_client.shares import TOKEN_HEADER
 from grid_client.transfer import Http
@@ -86,7 +85,7 @@ class Holder:
             fields["share_token_sha256"] = part.token_sha256
         upload = ModelUpload(
             self._http,
-            cast(ModelBytes, part),  # it has all that is asked of it
+            part,
             fields,
             deadline=self._clock() + timeout,
             progress=partial(_go_on_unless, stop),

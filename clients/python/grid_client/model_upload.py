@@ -7,12 +7,11 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urljoin, urlsplit
 
 from grid_client.backoff import Backoff
 from grid_client.errors import DeadlineExceeded, GridError
-from grid_client.model_bytes import ModelBytes
 from grid_client.transfer import Http, Progress
 
 CHUNK = 8 * 1024 * 1024
@@ -22,13 +21,25 @@ LOST = frozenset({"offset_mismatch", "upload_busy", "checksum_mismatch"})
 GONE = frozenset({404, 410})
 
 
+class Content(Protocol):
+    """The bytes of a model, wherever they are."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def sha256(self) -> str: ...
+
+    def read(self, offset: int, length: int, /) -> bytes: ...
+
+
 class ModelUpload:
     """One model on its way. `resume` names a small file that lets a later call go on where this one was cut."""
 
     def __init__(
         self,
         http: Http,
-        model: ModelBytes,
+        model: Content,
         fields: Mapping[str, Any],
         *,
         deadline: float,
@@ -65,7 +76,7 @@ class ModelUpload:
         """The upload of an earlier call and how much of it is there."""
         if self._resume is None or not self._resume.exists():
             return None
-        noted = json.loads(self._resume.read_text())
+        noted = _noted(self._resume)
         if noted.get("sha256") != self._model.sha256 or noted.get("fields") != _plain(self._fields):
             return None
         try:
@@ -127,7 +138,7 @@ class ModelUpload:
         backoff = Backoff(cap=5.0)
         path = urlsplit(location).path
         while True:
-            said = self._http.retried(lambda: self._http.json("GET", path), self._deadline)
+            said = self._http.retried(lambda: self._http.json("GET", path, headers=TUS), self._deadline)
             if said.get("state") == "published":
                 return _number(str(said.get("version")), 2**31)
             if said.get("state") == "rejected":
@@ -138,6 +149,15 @@ class ModelUpload:
         if self._clock() + seconds >= self._deadline:
             raise DeadlineExceeded("the upload took too long")
         self._sleep(seconds)
+
+
+def _noted(file: Path) -> dict[str, Any]:
+    """What an earlier call wrote down; nothing if it was cut while writing."""
+    try:
+        noted = json.loads(file.read_text())
+    except ValueError:
+        return {}
+    return noted if isinstance(noted, dict) else {}
 
 
 def _plain(fields: Mapping[str, Any]) -> dict[str, str]:

@@ -486,7 +486,7 @@ def test_a_share_counts_for_the_quota_of_its_key(store: Store, tmp_path: Path) -
     first, second = split({"w": torch.zeros(100)}, 2, set_id=SET)
     with pytest.raises(QuotaExceeded):
         keep(shelf, first, share_id(SET, 0))
-    shelf = EncryptedShelf(store, tmp_path, models_quota_bytes=2000)
+    shelf = EncryptedShelf(store, tmp_path, models_quota_bytes=1500)
     keep(shelf, first, share_id(SET, 0))
     with pytest.raises(QuotaExceeded):
         keep(shelf, second, share_id(SET, 1))

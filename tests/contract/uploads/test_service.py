@@ -621,12 +621,13 @@ def test_an_upload_that_is_terminated_before_its_outcome_leaves_no_bytes(uploads
     assert blobs_in(blobs) == []
 
 
-def test_an_upload_whose_bytes_were_lost_begins_anew(uploads, blobs) -> None:
+def test_an_upload_whose_bytes_were_lost_begins_anew(uploads, blobs, tmp_path) -> None:
     target = PublishingTarget([StoreUnavailable(retry_after=1), Completion()])
     upload_id = created(uploads, target)
     with pytest.raises(StoreUnavailable):
         uploads.append(OWNER, target, upload_id, 0, sends(CONTENT))
     blobs.delete(hashlib.sha256(CONTENT).hexdigest())
+    (tmp_path / "uploads" / upload_id).unlink()
     with pytest.raises(StoreUnavailable):
         uploads.find(OWNER, target, upload_id)
     standing = uploads.find(OWNER, target, upload_id)

@@ -7,12 +7,14 @@ import io
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from tests.nodes import LiveNode, until
@@ -425,6 +427,12 @@ def closed_node(tmp_path_factory) -> Iterator[LiveNode]:
         node.stop()
 
 
+def test_a_fresh_node_has_no_models(closed_node):
+    headers = {"X-API-KEY": closed_node.add_key("first")}
+    answer = httpx.get(f"{closed_node.url}/models", headers=headers)
+    assert answer.json() == {"success": True, "models": []}
+
+
 def test_a_closed_node_asks_everybody_for_a_key(closed_node):
     headers = {"X-API-KEY": closed_node.add_key("somebody")}
     with httpx.Client(base_url=closed_node.url, **HTTP) as client:
@@ -440,3 +448,43 @@ def test_a_closed_node_asks_everybody_for_a_key(closed_node):
             error(client.post(path, json={"model_id": "m", "model": "x", "data": []}), 401, "missing_key")
         assert client.post("/serve_model", json={"model_id": "m", "model": "x"}, headers=headers).status_code == 200
         assert client.get("/models", headers=headers).json()["models"] == ["m"]
+
+
+def test_an_id_is_still_taken_after_a_restart(closed_node):
+    headers = {"X-API-KEY": closed_node.add_key("lasting")}
+    fields = {"model_id": "lasting", "model": "first", "allow_download": True}
+    with httpx.Client(base_url=closed_node.url, headers=headers, **HTTP) as client:
+        assert client.post("/serve_model", json=fields).status_code == 200
+        closed_node.restart()
+        error(client.post("/serve_model", json={**fields, "model": "second"}), 409, "model_exists")
+        assert client.get("/models/lasting/content").content == b"first"
+
+
+# --- size ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_of_alexnets_size_costs_no_memory(node, http_client, new_id, tmp_path):
+    file, size = tmp_path / "alexnet", 244_408_911
+    with file.open("wb") as opened:
+        opened.truncate(size)
+    fields = {"model_id": new_id(), "allow_download": "True"}
+    web = max(psutil.Process(node.pid).children(), key=lambda process: process.memory_info().rss)
+    before, most, done = web.memory_info().rss, 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not done.wait(0.01):
+            most = max(most, web.memory_info().rss)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        with file.open("rb") as opened:
+            assert http_client.post("/serve_model", data=fields, files={"model": opened}).status_code == 200
+        with http_client.stream("GET", f"/models/{fields['model_id']}/content") as answer:
+            assert sum(len(piece) for piece in answer.iter_bytes()) == size
+    finally:
+        done.set()
+        watcher.join()
+    assert most - before < 32 * 1024 * 1024
+    assert most > 0

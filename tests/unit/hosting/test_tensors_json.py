@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grid_node.errors import NonFiniteOutput
-from grid_node.hosting.tensors_json import ELEMENTS, TEXT, BadTensor, nested, of_lists, packed, parsed, rendered
+from grid_node.hosting.tensors_json import ELEMENTS, TEXT, BadTensor, nested, of_lists, packed, parsed
+from grid_node.hosting.tensors_json import rendered as pieces
 from models_store.tensors import Tensor
 
 SHAPES = st.lists(st.integers(0, 4), max_size=4).map(tuple)
@@ -25,6 +26,10 @@ def lists(values, shape):
 
 def numbers(shape):
     return lists(iter(range(10**6)), shape)
+
+
+def rendered(tensor):
+    return b"".join(pieces(tensor))
 
 
 def floats(*values):

@@ -14,6 +14,11 @@ def floats(*values):
     return struct.pack(f"<{len(values)}f", *values)
 
 
+def answer(*args):
+    length, pieces = v2.answer(*args)
+    return length, b"".join(pieces)
+
+
 def an_input(**members):
     return {"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3], **members}
 
@@ -162,7 +167,7 @@ OUTPUTS = [Tensor("y", "FP32", (1, 2), floats(0.5, 0.25)), Tensor("n", "INT64", 
 
 
 def test_an_answer_in_json_is_flat_and_names_its_version():
-    length, body = v2.answer("m1", 3, read({**request(), "id": ""}), OUTPUTS)
+    length, body = answer("m1", 3, read({**request(), "id": ""}), OUTPUTS)
     assert length is None
     assert json.loads(body) == {
         "model_name": "m1",
@@ -176,13 +181,13 @@ def test_an_answer_in_json_is_flat_and_names_its_version():
 
 
 def test_the_id_is_echoed_only_if_it_was_given():
-    assert "id" not in json.loads(v2.answer("m1", 1, read(request()), OUTPUTS)[1])
+    assert "id" not in json.loads(answer("m1", 1, read(request()), OUTPUTS)[1])
 
 
 def test_outputs_are_binary_one_by_one_or_all_together():
     outputs = [{"name": "y", "parameters": {"binary_data": False}}, {"name": "n"}]
     asked = read({**request(), "outputs": outputs, "parameters": {"binary_data_output": True}})
-    length, body = v2.answer("m1", 1, asked, OUTPUTS)
+    length, body = answer("m1", 1, asked, OUTPUTS)
     head = json.loads(body[:length])
     assert head["outputs"][0]["data"] == [0.5, 0.25]
     assert head["outputs"][1]["parameters"] == {"binary_data_size": 8}
@@ -192,6 +197,6 @@ def test_outputs_are_binary_one_by_one_or_all_together():
 def test_nan_goes_out_as_bytes_but_not_as_json():
     outputs = [Tensor("y", "FP32", (1,), floats(float("nan")))]
     with pytest.raises(NonFiniteOutput):
-        v2.answer("m1", 1, read(request()), outputs)
-    length, body = v2.answer("m1", 1, read(request(parameters={"binary_data_output": True})), outputs)
+        answer("m1", 1, read(request()), outputs)
+    length, body = answer("m1", 1, read(request(parameters={"binary_data_output": True})), outputs)
     assert body[length:] == outputs[0].data

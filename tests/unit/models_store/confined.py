@@ -4,12 +4,14 @@ Arguments: a folder, and a file outside what may be read. Prints one JSON object
 """
 
 import ctypes
+import fcntl
 import json
 import os
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -47,11 +49,10 @@ def write_open_file() -> None:
 
 LEFT_OPEN = os.open(f"{FOLDER}/open", os.O_RDWR | os.O_CREAT)
 CONNECTED, OTHER = socket.socketpair()
-BEFORE = os.getpid()
 TRIES: dict[str, Callable[[], Any]] = {
-    "create a file": lambda: open(f"{FOLDER}/canary", "w"),
-    "write an existing file": lambda: open(SECRET, "a"),
-    "read a file": lambda: open(SECRET).read(),
+    "create a file": Path(FOLDER, "canary").touch,
+    "write an existing file": lambda: os.open(SECRET, os.O_WRONLY),
+    "read a file": Path(SECRET).read_text,
     "list a folder": lambda: os.listdir("/"),
     "remove a file": lambda: os.unlink(SECRET),
     "make a folder": lambda: os.mkdir(f"{FOLDER}/canary"),
@@ -66,7 +67,7 @@ TRIES: dict[str, Callable[[], Any]] = {
     "trace": lambda: LIBC.ptrace(16, os.getppid(), 0, 0),
     "become root": lambda: os.setuid(0),
     "read another's memory": lambda: LIBC.process_vm_readv(os.getppid(), None, 0, None, 0, 0),
-    "own a pipe's signals": lambda: __import__("fcntl").fcntl(LEFT_OPEN, 8, os.getppid()),
+    "own a pipe's signals": lambda: fcntl.fcntl(LEFT_OPEN, 8, os.getppid()),
     "write an open file": write_open_file,
     "take too much memory": lambda: bytearray(512 * MEBIBYTE),
     # and what must go on
@@ -74,8 +75,8 @@ TRIES: dict[str, Callable[[], Any]] = {
     "start a thread": thread,
     "talk over an open socket": lambda: CONNECTED.send(b"x"),
     "wait for an open socket": lambda: OTHER.settimeout(1) or OTHER.recv(1),
-    "read below what was named": lambda: open(f"{FOLDER}/readable/file").read(),
-    "look at the clock": __import__("time").time,
+    "read below what was named": Path(FOLDER, "readable", "file").read_text,
+    "look at the clock": time.time,
     "draw random bytes": lambda: os.urandom(16),
 }
 

@@ -170,6 +170,19 @@ def test_the_signature_follows_from_the_first_layer(
     assert found == {"inputs": inputs, "outputs": outputs, "batchable": True}
 
 
+def test_images_of_the_one_size_that_the_last_layer_takes_are_found(tmp_path: Path) -> None:
+    weights = {"conv": torch.zeros(2, 1, 3, 3), "w": torch.zeros(5, 2 * 13 * 13)}
+    architecture = [
+        {"op": "conv2d", "weight": "conv"},
+        {"op": "max_pool2d", "kernel_size": 2},
+        {"op": "flatten"},
+        {"op": "linear", "weight": "w"},
+    ]
+    found = described(tmp_path, {"layers": architecture}, PLAIN, weights)
+    assert found["inputs"] == one("INPUT__0", "FP32", -1, 1, -1, -1)
+    assert found["outputs"] == one("OUTPUT__0", "FP32", -1, 5)
+
+
 def test_declared_inputs_and_outputs_keep_their_names(tmp_path: Path) -> None:
     wish = Wish(one("pixels", "FP32", -1, 4, 12, 10), one("features", "FP32", -1, -1), True)
     found = described(tmp_path, {"layers": [{"op": "relu"}, {"op": "flatten"}]}, wish)

@@ -1,0 +1,33 @@
+"""What to install in an environment of its own: `peer_requirements.py syft [torch]` prints pip's arguments.
+
+With `torch` only torch itself, which has to be there first and exactly: any other version brings gigabytes of CUDA
+libraries. The requirements of syft are the extra of that name in setup.cfg; the others are published clients and peers
+that tests and benchmarks use unmodified.
+"""
+
+import configparser
+import sys
+from pathlib import Path
+
+PEERS = {
+    "triton": ["tritonclient[http]==2.73.0"],
+    "tus": ["tuspy==1.1.0"],
+    "litserve": ["torch==2.13.0", "litserve==0.2.19"],
+}
+
+
+def requirements(name: str) -> list[str]:
+    if name in PEERS:
+        return PEERS[name]
+    metadata = configparser.ConfigParser()
+    metadata.read(Path(__file__).resolve().parents[1] / "setup.cfg")
+    return metadata["options.extras_require"][name].split()
+
+
+def main(name: str, only: str = "") -> None:
+    wanted = [line for line in requirements(name) if line.startswith(only)]
+    sys.stdout.write(" ".join(wanted or ["pip"]) + "\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
