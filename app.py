@@ -8,6 +8,7 @@ from typing import Any
 from flask import Flask
 from flask_migrate import Migrate
 from grid_client.holders import Holder
+from grid_client.triples import Provider
 from sqlalchemy import Engine
 from werkzeug.middleware.proxy_fix import ProxyFix
 
@@ -28,6 +29,7 @@ from grid_node.cli import register_commands
 from grid_node.clock import Clock, SystemClock
 from grid_node.compute.checks import Checks
 from grid_node.compute.client import ComputeProcesses
+from grid_node.compute.ring import Ring
 from grid_node.compute.splitting import Splitting
 from grid_node.database import DirectStore, GroupCommitStore, Offload, Store, db, engine_options, set_pragmas
 from grid_node.generation.dispatch import Dispatcher
@@ -46,6 +48,7 @@ from grid_node.hosting.placement import Placing, peers_of
 from grid_node.hosting.reading import Deleting, Reading
 from grid_node.hosting.rows import note_kill
 from grid_node.hosting.scrub import Scrub
+from grid_node.hosting.secure_linear import Secure, SecureLinear, Triples
 from grid_node.hosting.serving import Serving
 from grid_node.http import register_routes
 from grid_node.identity.challenge import Authenticator
@@ -201,16 +204,19 @@ def _hosting(
 ) -> Hosting:
     compute = ComputeProcesses(settings, lambda key: store.write(partial(note_kill, key=key)))
     checks = Checks(settings, offload)
-    placing = Placing(store, clock, peers_of(settings.share_peers), Holder)
-    splitting = Splitting(settings, settings.data_dir.resolve() / "splitting")
-    encrypted = Encrypted(store, clock, settings, blobs, offload, checks, splitting, placing)
+    peers, nameless = peers_of(settings.share_peers), settings.data_dir.resolve() / "splitting"
+    placing = Placing(store, clock, peers, Holder)
+    encrypted = Encrypted(store, clock, settings, blobs, offload, checks, Splitting(settings, nameless), placing)
+    reading, ring = Reading(store, blobs), Ring(settings, nameless)
+    linear = SecureLinear(clock, reading, blobs, offload, ring, peers, Provider)
     return Hosting(
         access=ModelAccess(store, clock, keys, settings.models_auth),
-        reading=Reading(store, blobs),
+        reading=reading,
         serving=Serving(store, clock, settings, blobs, holds, checks, compute, encrypted),
         deleting=Deleting(store, compute, encrypted),
         inference=Inference(store, blobs, compute, settings),
         encrypted=encrypted,
+        secure=Secure(ring, Triples(clock, settings, ring), linear),
         datasets=Datasets(store, clock, settings),
         compute=compute,
         scrub=scrub,

@@ -44,6 +44,7 @@ class Hosting:
     deleting: Deleting
     inference: Any
     encrypted: Any
+    secure: Any
     datasets: Any
     compute: Any
     scrub: Any

@@ -27,6 +27,8 @@ _QUIET = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "JE_ARROW_MALLOC_
 class _Libraries(NamedTuple):
     torch: Any
     safetensors: Any
+    unreadable: type[Exception]
+    """What safetensors raises over bytes that are not its own."""
     serialize: Any
     deserialize: Any
 
@@ -64,7 +66,7 @@ def _apart(tensors: dict[str, Any]) -> dict[str, Any]:
 def from_safetensors(libraries: _Libraries, content: bytes, expanded_max: int) -> bytes:
     try:
         tensors = libraries.safetensors.load(content)
-    except libraries.safetensors.SafetensorError:
+    except libraries.unreadable:
         raise InvalidModel("the file is not safetensors") from None
     if libraries.torch.bfloat16 in {tensor.dtype for tensor in tensors.values()}:
         raise InvalidModel("syft 0.9.5 has no bfloat16")
@@ -80,7 +82,7 @@ def _libraries() -> _Libraries:
     torch.set_num_threads(1)
     # imports what it needs only when it is first used
     syft.deserialize(syft.serialize({"a": torch.zeros(1)}, to_bytes=True), from_bytes=True)
-    return _Libraries(torch, safetensors.torch, syft.serialize, syft.deserialize)
+    return _Libraries(torch, safetensors.torch, safetensors.SafetensorError, syft.serialize, syft.deserialize)
 
 
 def _read(libraries: _Libraries, content: bytes) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-NEEDED = re.compile(r"Redis|PostgreSQL|psycopg|Node|tuspy|tritonclient")
+NEEDED = re.compile(r"Redis|PostgreSQL|psycopg|Node|tuspy|tritonclient|no syft")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -26,6 +26,8 @@ models_cli = AppGroup("models", help="Hosted models of all owners: list, show, d
 
 EVERYBODY = "everybody"
 """Owner of what was served without a key, in words."""
+GRACE = 1.0
+"""Seconds that the processes have to end which checked the architecture."""
 FLAGS = ("allow_download", "allow_remote_inference", "mpc", "hidden")
 as_json = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
 of_version = click.option("--version", type=click.IntRange(1, 2**31 - 1), help="Only this version.")
@@ -118,7 +120,10 @@ def import_syft(file: Path, architecture: Any, inputs: str | None, owner: str, *
     with answers():
         request = _request(asked, architecture, inputs)
         caller = acting_for(owner)
-        served = _serve_file(caller, request, file)
+        try:
+            served = _serve_file(caller, request, file)
+        finally:
+            hosting().compute.stop(GRACE)
     click.echo(f"Model saved with id: {served.model_id}, version {served.version}, sha256 {served.sha256}")
 
 

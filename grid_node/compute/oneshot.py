@@ -1,6 +1,6 @@
 """Programs that do one thing to foreign bytes and end: how the node starts them, bounds them and hears from them.
 
-A program is started with exec (never forked), in an empty environment, gets its request as one JSON text on stdin
+A program is started with exec (never forked), in an environment of its own, gets its request as one JSON text on stdin
 and the files it works on as open descriptors, reads all of its request, and answers with one JSON text on stdout
 (`models_store.program` is its side). What it writes to stderr is dropped. It confines itself (`models_store.sandbox`) before it looks at a byte
 of its input; here it is only bounded in time and in what it may say.
@@ -19,6 +19,8 @@ import models_store
 
 ANSWER_MAX = 1024 * 1024
 """Bytes of an answer; a program that says more has failed."""
+_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
+"""All of it. numpy must start no thread when it is imported: the cage holds a process that has but one."""
 _PIECE = 64 * 1024
 _PACKAGES = Path(models_store.__file__).resolve().parents[1]
 _START = (
@@ -75,7 +77,7 @@ def _start(command: Sequence[str], channel: int, descriptors: Sequence[int]) -> 
             stdin=channel,
             stdout=channel,
             stderr=subprocess.DEVNULL,
-            env={},
+            env=_ENVIRONMENT,
             cwd="/",
             pass_fds=tuple(descriptors),
         )

@@ -24,7 +24,7 @@ DIMENSION_MAX = 2**31 - 1
 
 Buffer = bytes | memoryview
 
-_DATA = re.compile(rb'"data"[ \t\r\n]*:[ \t\r\n]*(?=\[)')
+_DATA = re.compile(rb'"data"[ \t\r\n]*+:[ \t\r\n]*+(?=\[)')
 _UNSERVED = ("sequence_id", "classification", "shared_memory_region", "shared_memory_offset", "shared_memory_byte_size")
 
 

@@ -15,6 +15,7 @@ from grid_node.http.idle import IdleConnections
 from grid_node.http.model_uploads import ModelUploads
 from grid_node.http.models import ModelRoutes
 from grid_node.http.operations import observe_requests, operations_blueprint
+from grid_node.http.secure import SecureRoutes
 from grid_node.http.socket_route import register_socket
 from grid_node.http.tasks import TaskRoutes
 from grid_node.http.v2 import V2Routes
@@ -44,6 +45,7 @@ def register_routes(app: Flask, services: Services, server: Any) -> HttpFace:
     app.wsgi_app = InferFirst(app.wsgi_app, door, idle)  # type: ignore[method-assign]
     app.register_blueprint(uploads.blueprint(doorkeeper))
     app.register_blueprint(models.blueprint())
+    app.register_blueprint(SecureRoutes(services, doorkeeper).blueprint())
     app.register_blueprint(operations_blueprint(services))
     register_socket(app, GenerateSockets(services, connections))
     return HttpFace(services, connections, idle, [uploads, models])

@@ -102,7 +102,7 @@ def peer_deadline(environ: Mapping[str, Any], stall: float) -> Iterator[None]:
 
 
 def _announced(request: Request, length: int) -> Iterator[bytes]:
-    received, read = 0, _straight_reader(request.environ) or request.environ["wsgi.input"].read
+    received, read = 0, straight_reader(request.environ) or request.environ["wsgi.input"].read
     while received < length:
         piece = _read(read, min(READ, length - received))
         if not piece:
@@ -120,7 +120,7 @@ def _chunked(request: Request, max_bytes: int, too_large: TooLarge) -> Iterator[
         yield piece
 
 
-def _straight_reader(environ: Mapping[str, Any]) -> Callable[[int], bytes] | None:
+def straight_reader(environ: Mapping[str, Any]) -> Callable[[int], bytes] | None:
     """gunicorn's stream takes 8 KiB off the socket and passes them on in kilobytes, each copied several times. This
     takes what has come, at most so many bytes, and keeps the count of what is left for gunicorn. None for any other
     stream, and for one that somebody began to read.

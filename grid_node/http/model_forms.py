@@ -25,7 +25,6 @@ from grid_node.http.multipart import PARTS_MAX, MultipartReader, PartHead, bound
 from grid_node.http.payloads import json_body
 from grid_node.settings import MIB, Settings
 
-
 REST_MAX = MIB
 """Bytes of all fields but the model."""
 ESCAPED = 6
@@ -71,7 +70,9 @@ def check_inline(request: ServeRequest, limit: int) -> None:
 
 def _payload(request: Request, limit: int) -> Any:
     body = json_body(request, ESCAPED * limit + REST_MAX, limit=limit, upload_url=UPLOAD_URL)
-    if request.mimetype == "application/x-www-form-urlencoded":
+    if request.mimetype == "application/x-www-form-urlencoded" and not body.startswith(
+        b"{"
+    ):  # curl says so of JSON too
         return form_payload(_urlencoded(body), SERVE)
     return parse_with_text(body, _MODEL, REST_MAX)
 

@@ -23,7 +23,7 @@ from grid_node.errors import BodyIncomplete, GridError, InferenceTooLarge, Model
 from grid_node.hosting import v2
 from grid_node.hosting.refusal import refused
 from grid_node.hosting.rights import ModelCaller
-from grid_node.http.bodies import STALL, body_chunks, peer_deadline
+from grid_node.http.bodies import STALL, body_chunks, peer_deadline, straight_reader
 from grid_node.http.errors import AGAIN_LATER
 from grid_node.http.idle import IdleConnections
 from grid_node.http.inflate import accepted_coding, deflated, inflated
@@ -173,10 +173,10 @@ def caller_of(access: ModelAccess, environ: Mapping[str, Any]) -> ModelCaller:
 
 
 def _small_body(environ: Environ, length: int) -> bytes:
-    read = environ["wsgi.input"].read
+    read = straight_reader(environ) or environ["wsgi.input"].read
+    body = b""
     try:
         with peer_deadline(environ, STALL):
-            body: bytes = read(length)
             while len(body) < length and (more := read(length - len(body))):
                 body += more
     except OSError as error:

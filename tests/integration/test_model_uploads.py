@@ -323,6 +323,15 @@ def test_an_upload_that_is_past_its_time_is_410(tmp_path: Path) -> None:
         assert peer.patch(url, 0, CONTENT).json["code"] == "upload_expired"
 
 
+def test_a_check_that_nobody_waits_for_publishes_all_the_same(tmp_path: Path) -> None:
+    with running(tmp_path, models_check_timeout=0.000001) as node:
+        peer = Peer(node)
+        url = peer.created(model_id="unattended")
+        assert peer.patch(url, 0, CONTENT).status == 204
+        until(lambda: peer.state(url)["state"] == "published")
+        assert (peer.models(), peer.state(url)["version"]) == (["unattended"], 1)
+
+
 # --- damaged files
 
 

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -187,6 +188,21 @@ def test_a_short_body_is_incomplete_and_leaves_nothing(shared: Server) -> None:
         answer = peer.recv(4096)
     assert b" 400 " in answer
     assert list((shared.folder / "blobs" / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize("shared", ["eventlet"], indirect=True)
+def test_requests_one_behind_the_other_on_one_connection_keep_their_bodies(shared: Server) -> None:
+    first, second = CONTENT[:MIB], CONTENT[MIB : 2 * MIB]
+    head = f"POST /raw HTTP/1.1\r\nHost: x\r\nContent-Length: {MIB}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", shared.port), timeout=DEADLINE) as peer:
+        sending = threading.Thread(target=peer.sendall, args=(head.encode() + first + head.encode() + second,))
+        sending.start()
+        answers = b""
+        while answers.count(b"sha256") < 2:
+            answers += peer.recv(4096)
+        sending.join(DEADLINE)
+    for content in (first, second):
+        assert hashlib.sha256(content).hexdigest().encode() in answers
 
 
 def test_a_broken_chunk_is_incomplete(shared: Server) -> None:

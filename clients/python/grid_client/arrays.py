@@ -57,7 +57,7 @@ def is_tensor(value: object) -> bool:
 
 def type_name(value: Any) -> str:
     """`float32`, `bfloat16` and so on. Raises ValueError for a type that models do not have."""
-    name = str(value.dtype).removeprefix("torch.")
+    name = str(value.dtype).removeprefix("torch.") if is_tensor(value) else str(value.dtype.name)
     if name not in SAFETENSORS:
         raise ValueError(f"arrays of type {name} cannot be sent")
     return name

@@ -22,13 +22,13 @@ def request_of(inputs: Mapping[str, Any], timeout: float | None = None) -> tuple
     """Body and headers for arrays by name; all outputs are asked for in binary. `timeout` in seconds."""
     described, parts = [], []
     for name, value in inputs.items():
-        data = content(value)
+        datatype, data = INFERENCE[type_name(value)], content(value)
         parts.append(data)
         described.append(
             {
                 "name": name,
                 "shape": list(value.shape),
-                "datatype": INFERENCE[type_name(value)],
+                "datatype": datatype,
                 "parameters": {"binary_data_size": data.nbytes},
             }
         )

@@ -1,9 +1,14 @@
 """Bodies are counted where they are read, whatever the server announces."""
 
+import contextlib
 import io
+import socket
+from collections.abc import Callable, Iterator
 
 import pytest
 from flask import Request
+from gunicorn.http.body import Body, LengthReader
+from gunicorn.http.unreader import SocketUnreader
 from werkzeug.test import EnvironBuilder
 
 from grid_node.blobs.local import LocalBlobs
@@ -102,3 +107,54 @@ def test_a_refused_stream_leaves_no_blob(tmp_path) -> None:
         stream_to_blob(request_of(b"x", **{"Content-Encoding": "gzip"}), blobs, 100)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
     assert stream_to_blob(request_of(b"x"), blobs, 100).size == 1
+
+
+# --- straight from the server's socket
+
+
+@pytest.fixture
+def sent() -> Iterator[Callable[[bytes, int], tuple[Request, Body]]]:
+    """Makes a request whose body gunicorn's own classes read from a socket; the peer has hung up behind it."""
+    with contextlib.ExitStack() as stack:
+
+        def made(content: bytes, length: int) -> tuple[Request, Body]:
+            ours, peer = (stack.enter_context(end) for end in socket.socketpair())
+            peer.sendall(content)
+            peer.shutdown(socket.SHUT_WR)
+            body = Body(LengthReader(SocketUnreader(ours), length))
+            request = request_of(b"")
+            request.environ.update({"wsgi.input": body, "CONTENT_LENGTH": str(length)})
+            return request, body
+
+        yield made
+
+
+def test_a_body_comes_straight_from_gunicorns_socket_in_large_pieces(sent) -> None:
+    content = bytes(range(256)) * 200
+    request, body = sent(content, len(content))
+    pieces = list(body_chunks(request, len(content)))
+    assert b"".join(pieces) == content
+    assert max(map(len, pieces)) > 8192
+    assert body.read() == b""
+
+
+def test_the_next_request_behind_a_body_is_left_to_gunicorn(sent) -> None:
+    request, body = sent(b"0123456789GET / HTTP/1.1", 10)
+    assert b"".join(body_chunks(request, 10)) == b"0123456789"
+    assert (body.read(), body.reader.unreader.read()) == (b"", b"GET / HTTP/1.1")
+
+
+def test_what_gunicorn_read_ahead_is_not_lost(sent) -> None:
+    request, body = sent(b"0123456789", 10)
+    assert body.readline(3) == b"012"
+    request.environ["CONTENT_LENGTH"] = "7"
+    assert b"".join(body_chunks(request, 10)) == b"3456789"
+
+
+def test_a_body_that_ends_early_gives_out_every_byte_that_came(sent) -> None:
+    request, body = sent(b"part", 10)
+    chunks = body_chunks(request, 10)
+    assert next(chunks) == b"part"
+    with pytest.raises(BodyIncomplete):
+        next(chunks)
+    assert body.reader.length == 6

@@ -2,8 +2,11 @@
 
 import json
 import struct
+import time
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from grid_node.errors import InvalidPayload, NonFiniteOutput
 from grid_node.hosting import v2
@@ -200,3 +203,55 @@ def test_nan_goes_out_as_bytes_but_not_as_json():
         answer("m1", 1, read(request()), outputs)
     length, body = answer("m1", 1, read(request(parameters={"binary_data_output": True})), outputs)
     assert body[length:] == outputs[0].data
+
+
+WHOLE = json.dumps(
+    {
+        "id": "7",
+        "inputs": [
+            an_input(shape=[2, 2], data=[[1, 2.5], [-3, 4]]),
+            {"data": [True, False], "name": "b", "datatype": "BOOL", "shape": [2]},
+            an_input(name="n", datatype="INT64", shape=[3], data=[5, -6, 7]),
+        ],
+        "outputs": [{"name": "y"}],
+    }
+)
+EDITS = st.lists(
+    st.tuples(st.integers(0, len(WHOLE)), st.integers(0, 4), st.text('[]{},":0123456789.-eE tfn\\d', max_size=4)),
+    min_size=1,
+    max_size=4,
+)
+CODES = {"FP32": "f", "BOOL": "?", "INT64": "q", "FP64": "d", "INT32": "i"}
+
+
+def flat(data):
+    return [one for part in data for one in flat(part)] if isinstance(data, list) else [data]
+
+
+@settings(max_examples=400, deadline=None)
+@given(EDITS)
+@example([(0, 0, " ")])
+def test_a_request_means_what_it_means_as_json_or_is_refused(edits):
+    """Arrays are cut out of the text: whatever the text is, no other reader may see other numbers."""
+    text = WHOLE
+    for at, gone, put in edits:
+        text = text[:at] + put + text[at + gone :]
+    try:
+        found = v2.parse(text.encode(), None)
+    except InvalidPayload:
+        return
+    for tensor, one in zip(found.inputs, json.loads(text)["inputs"], strict=True):
+        assert tensor.data == struct.pack(f"<{len(flat(one['data']))}{CODES[one['datatype']]}", *flat(one["data"]))
+        assert (tensor.name, list(tensor.shape)) == (one["name"], one["shape"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b'"data":' * 30_000, b'"data":[' * 30_000, b'"data"' + b" " * 200_000, b'"data":[0],' * 20_000, b"[" * 200_000,
+     b'{"inputs":[{"data":[' + b"[" * 200_000, b'"data":[1]' + b"]" * 200_000, b'"\\' * 100_000],
+)  # fmt: skip
+def test_hostile_text_is_refused_in_no_time(text):
+    began = time.process_time()
+    with pytest.raises(InvalidPayload):
+        v2.parse(text, None)
+    assert time.process_time() - began < 1

@@ -55,6 +55,11 @@ def test_a_form_that_is_no_utf_8_is_refused(blobs, body):
         payload_of(blobs, body, FORM)
 
 
+@pytest.mark.parametrize("content_type", ["application/json", "", "text/plain", FORM])
+def test_json_is_json_whatever_it_says_it_is(blobs, content_type):
+    assert payload_of(blobs, b'{"model": "a&b=c"}', content_type) == {"model": "a&b=c"}
+
+
 def test_what_is_no_escape_stays_as_it_is(blobs):
     assert payload_of(blobs, b"model=100%&model_id=a%zzb&&", FORM) == {"model": "100%", "model_id": "a%zzb"}
 
