@@ -7,7 +7,7 @@ from events.connection import ClientSessions
 from grid_node.errors import InvalidPayload, UnknownEvent
 from grid_node.fields import load
 from grid_node.hosting.rights import ModelCaller
-from grid_node.hosting.schemas import DETAILED_PAGE, FETCH, INFERENCE, PAGE, REFERENCE, load_serve
+from grid_node.hosting.schemas import DELETE, DETAILED_PAGE, FETCH, INFERENCE, PAGE, REFERENCE, load_serve
 from grid_node.services import Services
 from grid_node.wire.events import Ack, Events
 
@@ -70,7 +70,7 @@ class ModelEvents:
 
     def delete_model(self, sid: str, payload: Any) -> Ack:
         caller = self._caller(sid, writes=True)
-        return self._hosting.deleting.delete(caller, **load(REFERENCE, payload))
+        return self._hosting.deleting.delete(caller, **load(DELETE, payload))
 
     def run_inference(self, sid: str, payload: Any) -> Ack:
         caller = self._caller(sid)

@@ -174,7 +174,9 @@ class Settings:
     syft_timeout: float = setting(120.0, "s", "longest conversion")
     syft_memory: int = setting(4 * 1024 * MIB, "bytes", "memory of a conversion")
     syft_expanded_max: int = setting(2 * 1024 * MIB, "bytes", "largest state dict that a conversion may yield")
-    share_peers: str = setting("", "URLs", "grid nodes at which this node places shares; comma separated")
+    share_peers: str = setting(
+        "", "URL=KEY", "grid nodes at which this node places shares, with its key there; comma separated"
+    )
     share_place_timeout: float = setting(600.0, "s", "longest time to split a model and place its shares")
 
     @classmethod

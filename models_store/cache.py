@@ -13,7 +13,7 @@ class TooLarge(Exception):
 class Loaded(Generic[T]):
     """Models by number, with their size in bytes. The caller locks."""
 
-    def __init__(self, bytes_max: int, count_max: int = 256) -> None:
+    def __init__(self, bytes_max: int, count_max: int) -> None:
         self._bytes_max = bytes_max
         self._count_max = count_max
         self._entries: OrderedDict[int, tuple[int, T]] = OrderedDict()

@@ -38,6 +38,8 @@ from models_store.warmth import warm
 NICE = 5
 MEMORY_SLACK = 4 * 1024**3
 """Bytes that threads, their stacks and the intermediate tensors of all models may take beside the weights."""
+THREADS_SLACK = 64
+"""Threads of the process itself, and of models that are about to leave."""
 DESCRIPTORS_MAX = 64
 _ANCILLARY = socket.CMSG_SPACE(4 * DESCRIPTORS_MAX)
 
@@ -53,7 +55,7 @@ class Server:
         self._reader = FrameReader(self._receive, config.request_max)
         self._descriptors: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._loaded: Loaded[Runner] = Loaded(config.memory)
+        self._loaded: Loaded[Runner] = Loaded(config.memory, models_max(config.threads))
         self._checks: queue.SimpleQueue[tuple[Frame, int]] = queue.SimpleQueue()
         self._sending = threading.Lock()
         self._takes: dict[int, Callable[[Frame], None]] = {
@@ -162,6 +164,11 @@ class Server:
             return signatures.describe(source, wish, self._abilities).body()
         except InferenceFailed as error:
             raise InvalidModel(str(error)) from error
+
+
+def models_max(threads: int) -> int:
+    """How many models may be loaded: each has a thread of its own, which starts `threads - 1` more in torch."""
+    return max(1, (sandbox.THREADS_MAX - THREADS_SLACK) // max(1, threads))
 
 
 def _damaged(error: Exception) -> ModelError:

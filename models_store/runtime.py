@@ -71,7 +71,8 @@ def _program(format: str, file: BinaryIO, device: str) -> Function:
     if format == TORCHSCRIPT:
         return torch.jit.load(file, map_location=device).eval()
     size = os.fstat(file.fileno()).st_size
-    return torch.export.load(exported.working_copy(file, size)).module()
+    copy: Any = exported.working_copy(file, size)
+    return torch.export.load(copy).module()
 
 
 class Model:

@@ -1,9 +1,9 @@
 """Programs that do one thing to foreign bytes and end: how the node starts them, bounds them and hears from them.
 
-A program is started with exec (never forked), in an environment of its own, gets its request as one JSON text on stdin
-and the files it works on as open descriptors, reads all of its request, and answers with one JSON text on stdout
-(`models_store.program` is its side). What it writes to stderr is dropped. It confines itself (`models_store.sandbox`) before it looks at a byte
-of its input; here it is only bounded in time and in what it may say.
+A program is started with exec (never forked), in an environment of its own. It reads its whole request, one JSON text,
+from stdin, has the files it works on as open descriptors, and answers with one JSON text on stdout
+(`models_store.program` is its side). What it writes to stderr is dropped. It confines itself (`models_store.sandbox`)
+before it looks at a byte of its input; here it is only bounded in time and in what it may say.
 """
 
 import json

@@ -77,6 +77,7 @@ class Process:
         self._asked: dict[int, _Asked] = {}
         self._numbers = itertools.count(1)
         self._outbox: deque[tuple[Sequence[Buffer], int | None]] = deque()
+        self._sending = threading.Lock()
         self._wake = threading.Semaphore(0)
         self._woken = False
         self._child, self._socket, self.board = _start(config)
@@ -123,10 +124,13 @@ class Process:
         raise asked.outcome or ProcessDied()
 
     def tell(self, buffers: Sequence[Buffer], descriptor: int | None = None) -> None:
-        """Send without waiting for an answer. What is told by several at a time goes out together."""
+        """Send without waiting for an answer: at once if nobody else waits for one, else together with what others
+        are about to send."""
         if self.is_dead:
             _close(descriptor)
             raise ProcessDied
+        if descriptor is None and len(self._asked) <= 1 and self._sent_at_once(buffers):
+            return
         self._outbox.append((buffers, descriptor))
         if not self._woken:
             self._woken = True
@@ -233,12 +237,27 @@ class Process:
             self._wake.acquire()
             self._woken = False
             try:
-                while self._outbox:
-                    self._write()
+                with self._sending:
+                    while self._outbox:
+                        self._write()
             except OSError:
                 break  # the reader notices, too
         while self._outbox:
             _close(self._outbox.popleft()[1])
+
+    def _sent_at_once(self, buffers: Sequence[Buffer]) -> bool:
+        """False when something is being sent, or waits for it."""
+        if not self._sending.acquire(blocking=False):
+            return False
+        try:
+            if self._outbox:
+                return False
+            send(self._socket, buffers, wait=self._wait_writable)
+            return True
+        except OSError:
+            raise ProcessDied from None
+        finally:
+            self._sending.release()
 
     def _write(self) -> None:
         """Everything up to the next frame that carries a descriptor."""

@@ -218,6 +218,12 @@ class ReferenceSchema(Strict):
     version = StrictInt(load_default=None, validate=VERSION)
 
 
+class DeleteSchema(ReferenceSchema):
+    """A write: what cannot be an id is refused."""
+
+    model_id = NewId(required=True)
+
+
 class FetchSchema(ReferenceSchema):
     encoding = Encoding(load_default=None)
     share_token = StrictText(load_default=None, validate=validate.Length(max=256))
@@ -243,6 +249,7 @@ class DetailedPageSchema(PageSchema):
 
 SERVE = ServeSchema()
 REFERENCE = ReferenceSchema()
+DELETE = DeleteSchema()
 FETCH = FetchSchema()
 INFERENCE = InferenceSchema()
 PAGE = PageSchema()

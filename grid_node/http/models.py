@@ -14,12 +14,14 @@ from werkzeug.routing import BaseConverter
 from grid_node.errors import InferenceTooLarge, InvalidPayload
 from grid_node.fields import load
 from grid_node.hosting.schemas import (
+    DELETE,
     DETAILED_PAGE,
     FETCH,
     INFERENCE,
     LATIN,
     PAGE,
     REFERENCE,
+    DeleteSchema,
     DetailedPageSchema,
     FetchSchema,
     InferenceSchema,
@@ -82,7 +84,7 @@ class ModelRoutes:
             ("/models/<model_id:model_id>/versions/<version>/content", self.content, "GET", token),
             ("/serve_model", self.serve, "POST", served),
             ("/serve-model", self.serve, "POST", served),
-            ("/delete_model", self.delete, "POST", body_of(ReferenceSchema)),
+            ("/delete_model", self.delete, "POST", body_of(DeleteSchema)),
             ("/run_inference", self.run_inference, "POST", body_of(InferenceSchema)),
             ("/search-encrypted-models", self.search_encrypted, "POST", {}),
         )
@@ -154,7 +156,7 @@ class ModelRoutes:
     def delete(self) -> Response:
         """Forget a model, or with `version` that version of it."""
         caller = self._doorkeeper.model_caller(request, writes=True)
-        return jsonify(self._hosting.deleting.delete(caller, **load(REFERENCE, json_payload(request))))
+        return jsonify(self._hosting.deleting.delete(caller, **load(DELETE, json_payload(request))))
 
     # --- running, and where shares are
 

@@ -562,7 +562,7 @@ def test_a_format_with_code_runs_once_the_operator_allows_it(
         compute.describe(file, format, None, None, None, True)
     signature = compute.describe(file, format, None, declared, None, True)
     assert signature.outputs[0].shape == (-1, 3)
-    model = Runnable("code/1", format, file.stat().st_size, None, signature, lambda: file)
+    model = Runnable(f"{format}/1", format, file.stat().st_size, None, signature, lambda: file)
     x = torch.randn(5, 4)
     (answer,) = compute.infer(model, [packed("INPUT__0", x)], LONG)
     torch.testing.assert_close(unpacked(answer), local(x), rtol=1e-5, atol=1e-6)

@@ -1,10 +1,10 @@
 """`flask models` and `flask datasets` as an operator meets them."""
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,10 @@ CONTENT = b"some bytes"
 class Operator:
     """Types commands on a node's machine."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **settings: Any) -> None:
         shutil.copy(empty_database(), folder / "grid.db")
-        settings = Settings.load({}, data_dir=folder, async_mode="threading", scoring_processes=0, compute_processes=0)
-        self.app: Flask = create_app(settings)
+        chosen = {"async_mode": "threading", "scoring_processes": 0, "compute_processes": 0, **settings}
+        self.app: Flask = create_app(Settings.load({}, data_dir=folder, **chosen))
         self.grid: Services = self.app.extensions["grid"]
         self._runner = self.app.test_cli_runner()
 
@@ -61,13 +61,22 @@ class Operator:
         return self.grid.blobs.path(str(row.sha256))
 
 
+@contextlib.contextmanager
+def operating(folder: Path, **settings: Any) -> Iterator[Operator]:
+    made = Operator(folder, **settings)
+    try:
+        yield made
+    finally:
+        made.grid.bells.close()
+        made.grid.store.close()
+        with made.app.app_context():
+            made.app.extensions["sqlalchemy"].engine.dispose()
+
+
 @pytest.fixture
 def operator(tmp_path: Path) -> Iterator[Operator]:
-    made = Operator(tmp_path)
-    yield made
-    made.grid.store.close()
-    with made.app.app_context():
-        made.app.extensions["sqlalchemy"].engine.dispose()
+    with operating(tmp_path) as made:
+        yield made
 
 
 # --- models
@@ -172,32 +181,23 @@ open(sys.argv[1], "wb").write(syft.serialize(state, to_bytes=True))
 """
 
 
-def test_a_state_dict_of_syft_is_imported_as_the_command_itself_would(tmp_path: Path) -> None:
+def test_a_state_dict_of_syft_is_imported(tmp_path: Path) -> None:
     python = syft_python()
     file, data = tmp_path / "model.syft", tmp_path / "data"
     subprocess.run([python, "-W", "ignore", "-c", MAKE, str(file)], check=True, capture_output=True, timeout=100)
-    data.mkdir()
-    shutil.copy(empty_database(), data / "grid.db")
     layers = {"layers": [{"op": "linear", "weight": "weight", "bias": "bias"}]}
     (tmp_path / "architecture.json").write_text(json.dumps(layers))
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GRID_")}
-    environment = {**kept, "FLASK_APP": "app", "GRID_DATA_DIR": str(data), "GRID_SYFT_PYTHON": python}
-
-    def flask(*arguments: str) -> str:
-        command = [sys.executable, "-W", "ignore", "-m", "flask", "models", *arguments]
-        return subprocess.run(
-            command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True, timeout=100
-        ).stdout
-
     inputs = '[{"datatype": "FP32", "shape": [-1, 3]}]'
     runnable = ("--architecture", str(tmp_path / "architecture.json"), "--inputs", inputs, "--allow-inference")
-    said = flask("import-syft", str(file), "--id", "imported", "--tag", "old", *runnable)
-    assert said.startswith("Model saved with id: imported, version 1, sha256 ")
-    (row,) = json.loads(flask("show", "imported"))
+    data.mkdir()
+    with operating(data, syft_python=python, compute_processes=1) as operator:
+        said = operator.done("models", "import-syft", str(file), "--id", "imported", "--tag", "old", *runnable)
+        assert said.startswith("Model saved with id: imported, version 1, sha256 ")
+        (row,) = json.loads(operator.done("models", "show", "imported"))
+        assert operator.done("models", "verify") == ""
     assert (row["format"], row["tags"], row["size"]) == ("syft-0.9.5", ["old"], file.stat().st_size)
     assert row["signature"]["outputs"][0]["shape"] == [-1, 2]
     assert row["derived_sha256"]
-    assert flask("verify") == ""
 
 
 # --- datasets

@@ -87,6 +87,7 @@ def test_an_id_in_a_name_is_decoded_once(socket, spelled):
 def test_a_malformed_id_is_refused_in_a_write_and_not_found_in_a_read(socket, model_id):
     refused = serve(socket, model_id)
     assert (refused["status"], list(refused["fields"])) == (400, ["model_id"])
+    assert socket.call("/delete_model", {"model_id": model_id})["status"] == 400
     assert socket.call("/get_model", {"model_id": model_id})["status"] == 404
     assert socket.call("/is_model_copy_allowed", {"model_id": model_id}) == NOT_FOUND
 

@@ -8,7 +8,7 @@ from models_store.cache import Loaded, TooLarge
 
 
 def test_the_least_recently_used_leaves_first() -> None:
-    loaded: Loaded[str] = Loaded(100)
+    loaded: Loaded[str] = Loaded(100, 99)
     assert [loaded.admit(1, 40, "a"), loaded.admit(2, 40, "b")] == [[], []]
     assert loaded.use(1) == "a"
     assert loaded.admit(3, 40, "c") == ["b"]
@@ -17,7 +17,7 @@ def test_the_least_recently_used_leaves_first() -> None:
 
 
 def test_looking_is_not_using() -> None:
-    loaded: Loaded[str] = Loaded(100)
+    loaded: Loaded[str] = Loaded(100, 99)
     loaded.admit(1, 50, "a")
     loaded.admit(2, 50, "b")
     assert loaded.peek(1) == "a"
@@ -25,7 +25,7 @@ def test_looking_is_not_using() -> None:
 
 
 def test_a_model_above_the_limit_drives_nobody_out() -> None:
-    loaded: Loaded[str] = Loaded(100)
+    loaded: Loaded[str] = Loaded(100, 99)
     loaded.admit(1, 100, "a")
     with pytest.raises(TooLarge):
         loaded.admit(2, 101, "b")
@@ -39,7 +39,7 @@ def test_there_is_a_limit_in_number_too() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from(["admit", "use", "remove"]), st.integers(0, 9), st.integers(0, 60))))
 def test_the_bytes_are_those_of_the_models_and_never_above_the_limit(steps: list[tuple[str, int, int]]) -> None:
-    loaded: Loaded[int] = Loaded(100)
+    loaded: Loaded[int] = Loaded(100, 99)
     sizes: dict[int, int] = {}
     for word, number, size in steps:
         if word == "admit" and number not in sizes:
