@@ -1,13 +1,14 @@
-"""Events of datasets: load, call, dump. A name may end with a slash."""
+"""Events of datasets: load, call, dump."""
 
 from typing import Any
 
 from events.connection import ClientSessions
+from events.paths import PathEvents
 from grid_node.fields import load
 from grid_node.hosting.dataset_schemas import DATASET, DATASETS_PAGE, NOTHING, TAG, load_dataset, load_terms
 from grid_node.hosting.rights import ModelCaller
 from grid_node.services import Services
-from grid_node.wire.events import Ack, Events
+from grid_node.wire.events import Ack
 
 
 class DatasetEvents:
@@ -18,18 +19,13 @@ class DatasetEvents:
         self._datasets = services.hosting.datasets
         self._sessions = sessions
 
-    def register(self, events: Events) -> None:
-        named = {
-            "/dataset-tags": self.dataset_tags,
-            "/search": self.search,
-            "/register_dataset": self.register_dataset,
-            "/tag_dataset": self.tag_dataset,
-            "/delete_dataset": self.delete_dataset,
-            "/datasets": self.datasets,
-        }
-        for name, handler in named.items():
-            events.on(name, handler, waits=True)
-            events.on(name + "/", handler, waits=True)
+    def register(self, paths: PathEvents) -> None:
+        paths.on("/dataset-tags", self.dataset_tags)
+        paths.on("/search", self.search)
+        paths.on("/register_dataset", self.register_dataset)
+        paths.on("/tag_dataset", self.tag_dataset)
+        paths.on("/delete_dataset", self.delete_dataset)
+        paths.on("/datasets", self.datasets)
 
     def dataset_tags(self, sid: str, payload: Any) -> Ack:
         caller = self._caller(sid)

@@ -1,18 +1,14 @@
-"""Events of hosted models: load, call, dump. A name may end with a slash, and two carry an id in it."""
+"""Events of hosted models: load, call, dump."""
 
 from typing import Any
-from urllib.parse import unquote
 
 from events.connection import ClientSessions
-from grid_node.errors import InvalidPayload, UnknownEvent
+from events.paths import PathEvents
 from grid_node.fields import load
 from grid_node.hosting.rights import ModelCaller
 from grid_node.hosting.schemas import DELETE, DETAILED_PAGE, FETCH, INFERENCE, PAGE, REFERENCE, load_serve
 from grid_node.services import Services
-from grid_node.wire.events import Ack, Events
-
-WITH_ID = ("/get_model", "/is_model_copy_allowed")
-"""Events whose name may go on with `/<model_id>`."""
+from grid_node.wire.events import Ack
 
 
 class ModelEvents:
@@ -23,29 +19,16 @@ class ModelEvents:
         self._services = services
         self._hosting = services.hosting
         self._sessions = sessions
-        self._named = {
-            "/models": self.models,
-            "/detailed_models_list": self.detailed_models_list,
-            "/is_model_copy_allowed": self.is_model_copy_allowed,
-            "/get_model": self.get_model,
-            "/serve_model": self.serve_model,
-            "/delete_model": self.delete_model,
-            "/run_inference": self.run_inference,
-            "/search-encrypted-models": self.search_encrypted_models,
-        }
 
-    def register(self, events: Events) -> None:
-        for name, handler in self._named.items():
-            events.on(name, handler, waits=True)
-            events.on(name + "/", handler, waits=True)
-        events.fallback(self.by_path, waits=True)
-
-    def by_path(self, sid: str, name: str, payload: Any) -> Ack:
-        """`/get_model/<id>` and `/is_model_copy_allowed/<id>`: the id is percent-decoded once."""
-        for event in WITH_ID:
-            if name.startswith(event + "/"):
-                return self._named[event](sid, _with_id(name[len(event) + 1 :], payload))
-        raise UnknownEvent()
+    def register(self, paths: PathEvents) -> None:
+        paths.on("/models", self.models)
+        paths.on("/detailed_models_list", self.detailed_models_list)
+        paths.on("/is_model_copy_allowed", self.is_model_copy_allowed, with_id=True)
+        paths.on("/get_model", self.get_model, with_id=True)
+        paths.on("/serve_model", self.serve_model)
+        paths.on("/delete_model", self.delete_model)
+        paths.on("/run_inference", self.run_inference)
+        paths.on("/search-encrypted-models", self.search_encrypted_models)
 
     def models(self, sid: str, payload: Any) -> Ack:
         self._caller(sid)
@@ -83,13 +66,3 @@ class ModelEvents:
         session = self._sessions.get(sid)
         key_id = None if session is None else session.key_id
         return self._hosting.access.by_id(key_id, writes=writes, token=token)
-
-
-def _with_id(encoded: str, payload: Any) -> Any:
-    """The payload with the id of the event's name; what cannot be decoded stays as it is and is not found."""
-    if not isinstance(payload, dict):
-        return payload
-    if "model_id" in payload:
-        raise InvalidPayload(fields={"model_id": ["is in the name of the event already"]})
-    name = encoded.removesuffix("/") if encoded.count("/") == 1 else encoded
-    return {**payload, "model_id": unquote(name, errors="replace")}

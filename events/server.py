@@ -10,6 +10,7 @@ from events.connection import ClientSessions, error_to_ack
 from events.datasets import DatasetEvents
 from events.generation import GenerationEvents
 from events.models import ModelEvents
+from events.paths import PathEvents
 from events.publisher import BLACKLISTED, CLIENTS, DEREGISTERED, KEY_REMOVED, SHUTDOWN, WORKERS, Publisher
 from events.workers import UPLOAD_URL, WorkerEvents
 from grid_node.errors import Blacklisted, GridError, NotRegistered
@@ -50,8 +51,9 @@ class SocketFace:
         events.on_connect(self.clients.connect)
         events.on_disconnect(self.clients.disconnect)
         GenerationEvents(services, self.clients, self.publisher).register(events)
-        ModelEvents(services, self.clients).register(events)
-        DatasetEvents(services, self.clients).register(events)
+        paths = PathEvents(events)
+        ModelEvents(services, self.clients).register(paths)
+        DatasetEvents(services, self.clients).register(paths)
         self.workers.register(Events(self.server, WORKERS))
         self.extension = SocketIO(app, async_mode=settings.async_mode)
         attach(self.extension, self.server)

@@ -63,6 +63,7 @@ class Server:
             Kind.INFER: self._infer,
             Kind.UNLOAD: self._unload,
             Kind.DESCRIBE: self._describe,
+            Kind.PING: lambda one: self.say(frame(Kind.PONG, one.id)),
         }
 
     def serve(self) -> None:

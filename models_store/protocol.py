@@ -45,6 +45,8 @@ class Kind(enum.IntEnum):
     """Of the load with this id; what waits for it is dropped without an answer."""
     DESCRIBE = 4
     """`{"format", "architecture", "inputs", "outputs", "batchable"}`, with the file."""
+    PING = 5
+    """Answered by PONG, whatever the models do."""
 
     READY = 16
     """`{"device", "confinement", "formats"}`, once; requests may come from now on."""
@@ -58,6 +60,7 @@ class Kind(enum.IntEnum):
     """The load with this id is no more; null, or why it failed as in FAILED."""
     BROKEN = 21
     """The process ends because of a fault of its own: the class of the error."""
+    PONG = 22
 
 
 class Frame(NamedTuple):

@@ -21,6 +21,9 @@ from grid_node.cli.start import flag
 from grid_node.errors import GridError, error_table
 from grid_node.generation import schemas
 from grid_node.generation.views import ERROR_TEXTS
+from grid_node.hosting import dataset_schemas as datasets
+from grid_node.hosting import encrypted
+from grid_node.hosting import schemas as models
 from grid_node.identity.schemas import Authenticate, KeyAuthenticate
 from grid_node.scoring.rules import GATES
 from grid_node.settings import Settings, env_name
@@ -38,6 +41,26 @@ EVENTS: dict[str, dict[str, tuple[tuple[type[Schema], ...], str]]] = {
         "cancel_task": ((schemas.TaskIdSchema,), "`task`; an ended task is returned unchanged"),
         "resume": ((schemas.ResumeSchema,), "`task`, `updates` above `after_seq`, `recovered`; later ones follow"),
         "tasks": ((schemas.ListSchema,), "`tasks`, newest first, and `next`"),
+        "/models": ((models.PageSchema,), "`models`: ids, oldest first; with `limit` also `next`"),
+        "/detailed_models_list": ((models.DetailedPageSchema,), "`models`: what is known of each newest version"),
+        "/is_model_copy_allowed": (
+            (models.ReferenceSchema,),
+            "`success`, and `error` where a copy is not allowed; also as `/is_model_copy_allowed/<model_id>`",
+        ),
+        "/get_model": ((models.FetchSchema,), "`serialized_model`; also as `/get_model/<model_id>`"),
+        "/serve_model": ((models.ServeSchema,), "`message`: `Model saved with id: <model_id>`"),
+        "/delete_model": ((models.DeleteSchema,), "`message`; without `version` all of them go"),
+        "/run_inference": ((models.InferenceSchema,), "`prediction`, and `outputs` where there are several"),
+        "/search-encrypted-models": (
+            (encrypted.EncryptedSearchSchema,),
+            "`workers` and `crypto_provider`; with `details` also `set` and `shares`",
+        ),
+        "/dataset-tags": ((datasets.NothingSchema,), "the list of all tags, sorted"),
+        "/search": ((datasets.SearchSchema,), "`content`: whether one dataset matches every term"),
+        "/register_dataset": ((datasets.RegisterSchema,), "`message`: `Dataset saved with id: <dataset_id>`"),
+        "/tag_dataset": ((datasets.TagSchema,), "`tags` afterwards, sorted"),
+        "/delete_dataset": ((datasets.DatasetSchema,), "`message`"),
+        "/datasets": ((models.PageSchema,), "`datasets`, oldest first; with `limit` also `next`"),
     },
     "/worker": {
         "authenticate": ((Authenticate, KeyAuthenticate), "`worker`, `session_id`, `last_seq`; once for each socket"),
@@ -178,6 +201,13 @@ def type_name(field: "fields.Field[Any]") -> str:
     if isinstance(field, fields.List):
         return f"list of {type_name(field.inner)}"
     names: dict[type, str] = {
+        models.NewId: "id",
+        models.AskedId: "id",
+        models.Flag: "true, false, `True` or `False`",
+        models.Encoding: "`ISO-8859-1` or `base64`",
+        models.VersionWish: "`new` or whole number",
+        models.Object: "object",
+        datasets.Terms: "text, whole number, or list of those",
         fields.Boolean: "boolean",
         fields.Integer: "whole number",
         fields.Float: "number",

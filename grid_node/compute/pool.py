@@ -19,6 +19,8 @@ PAUSE_MIN, PAUSE_MAX = 0.1, 30.0
 """Seconds before a process that died is started again: doubled each time."""
 STEADY = 60.0
 """A process that lived so many seconds starts again at once."""
+PING_AFTER = 1.0
+"""Seconds without a word, after it was asked something, until a process is asked for a sign of life."""
 OVERDUE = 5.0
 """Seconds beyond its limit after which a batch, or a check, costs the process its life."""
 
@@ -142,8 +144,12 @@ class Pool:
         overdue = [key for key, seconds, limit in limits if seconds > limit + OVERDUE]
         if overdue:
             self._end(process, f"ran {overdue} for too long", [key for key in overdue if key is not None])
-        elif process.silent_since and now - process.silent_since > max(self._run_max, self._check_max) + OVERDUE:
-            self._end(process, "is silent", [])
+        elif process.silent_since:
+            silence = now - process.silent_since
+            if silence > max(self._run_max, self._check_max) + OVERDUE:
+                self._end(process, "is silent", [])
+            elif silence > PING_AFTER:
+                process.ping()
 
     def _end(self, process: Process, why: str, blamed: list[str]) -> None:
         log.error("compute process %d %s and is ended", process.pid, why)

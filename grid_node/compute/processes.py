@@ -22,10 +22,12 @@ from grid_node.compute.loads import Load, Loads
 from grid_node.compute.oneshot import module
 from models_store.board import DESCRIBING, Board
 from models_store.config import Config
-from models_store.protocol import Buffer, Frame, FrameReader, Kind, ProtocolError, frame, send
+from models_store.protocol import Buffer, Frame, FrameReader, Kind, ProtocolError, frame, memoryview_size, send
 
 log = logging.getLogger(__name__)
 
+AT_ONCE = 32 * 1024
+"""Bytes that an idle socket takes without a wait."""
 END_GRACE = 5.0
 """Seconds that a process whose socket was closed may take to end."""
 
@@ -129,7 +131,7 @@ class Process:
         if self.is_dead:
             _close(descriptor)
             raise ProcessDied
-        if descriptor is None and len(self._asked) <= 1 and self._sent_at_once(buffers):
+        if descriptor is None and len(self._asked) <= 1 and _size(buffers) <= AT_ONCE and self._sent_at_once(buffers):
             return
         self._outbox.append((buffers, descriptor))
         if not self._woken:
@@ -141,6 +143,11 @@ class Process:
 
     def unload(self, load: Load) -> None:
         self.tell(frame(Kind.UNLOAD, load.number))
+
+    def ping(self) -> None:
+        """Ask for any word at all: a request that came too late for its deadline gets none."""
+        with contextlib.suppress(ProcessDied):
+            self.tell(frame(Kind.PING, 0))
 
     def fail(self, key: str, error: Exception) -> None:
         """End every wait for this model with `error`."""
@@ -198,7 +205,7 @@ class Process:
             self._ready(self)
         elif one.kind == Kind.BROKEN:
             log.error("compute process %d ends because of %.60r", self.pid, one.json())
-        else:
+        elif one.kind != Kind.PONG:
             raise ProtocolError("a frame of no known kind")
 
     def _bury(self) -> None:
@@ -298,6 +305,10 @@ def _start(config: Config) -> tuple["subprocess.Popen[bytes]", socket.socket, Bo
         theirs.close()
         os.close(page)
     return child, ours, board
+
+
+def _size(buffers: Sequence[Buffer]) -> int:
+    return sum(map(memoryview_size, buffers))
 
 
 def _close_pipe(child: "subprocess.Popen[bytes]") -> None:

@@ -14,7 +14,7 @@ from grid_client.shares import HOLDERS_MIN, share_id, share_token
 from marshmallow import validate
 from sqlalchemy import bindparam, insert, select
 
-from grid_node.blobs.store import Blob, Blobs, Offload
+from grid_node.blobs.store import CHUNK, Blob, Blobs, Offload
 from grid_node.clock import Clock
 from grid_node.compute.splitting import SplitShare
 from grid_node.database import Store, Transaction
@@ -55,14 +55,14 @@ class Checks(Protocol):
         """Raises InvalidModel."""
 
 
-class SearchSchema(Strict):
+class EncryptedSearchSchema(Strict):
     """`/search-encrypted-models`."""
 
     model_id = StrictText(required=True, validate=validate.Length(1))
     details = Flag(load_default=False)
 
 
-SEARCH = SearchSchema()
+SEARCH = EncryptedSearchSchema()
 
 
 class Encrypted:
@@ -233,8 +233,9 @@ class Encrypted:
         ]
 
     def _read(self, descriptor: int, offset: int, length: int) -> bytes:
-        content: bytes = self._offload(os.pread, descriptor, length, offset)
-        return content
+        """In pieces, because each native thread keeps memory for the largest that it ever read."""
+        starts = range(offset, offset + length, CHUNK)
+        return b"".join(self._offload(os.pread, descriptor, min(CHUNK, offset + length - at), at) for at in starts)
 
     def _withdraw(self, set_id: str, count: int) -> None:
         try:

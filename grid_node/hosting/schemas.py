@@ -218,10 +218,11 @@ class ReferenceSchema(Strict):
     version = StrictInt(load_default=None, validate=VERSION)
 
 
-class DeleteSchema(ReferenceSchema):
+class DeleteSchema(Strict):
     """A write: what cannot be an id is refused."""
 
     model_id = NewId(required=True)
+    version = StrictInt(load_default=None, validate=VERSION)
 
 
 class FetchSchema(ReferenceSchema):

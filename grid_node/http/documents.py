@@ -8,6 +8,8 @@ from flask_smorest import Api
 from marshmallow import Schema, fields
 from swagger_ui_bundle import swagger_ui_path
 
+from grid_node.hosting.schemas import AskedId, Encoding, Flag, NewId, Object
+
 ASSETS = "/schema/swagger-ui/"
 
 
@@ -60,6 +62,10 @@ def make_api(app: Flask) -> Api:
         OPENAPI_SWAGGER_UI_URL=ASSETS,
     )
     api = _Api(app)
+    api.register_field(Flag, "boolean", None)
+    for text in (NewId, AskedId, Encoding):
+        api.register_field(text, "string", None)
+    api.register_field(Object, "object", None)
     api.spec.components.security_scheme("key", {"type": "http", "scheme": "bearer"})
     api.spec.components.security_scheme("worker", {"type": "apiKey", "in": "header", "name": "X-Worker-Name"})
     app.add_url_rule(f"{ASSETS}<path:name>", "swagger_assets", _asset)

@@ -13,6 +13,7 @@ from werkzeug.routing import BaseConverter
 
 from grid_node.errors import InferenceTooLarge, InvalidPayload
 from grid_node.fields import load
+from grid_node.hosting.encrypted import EncryptedSearchSchema
 from grid_node.hosting.schemas import (
     DELETE,
     DETAILED_PAGE,
@@ -86,7 +87,7 @@ class ModelRoutes:
             ("/serve-model", self.serve, "POST", served),
             ("/delete_model", self.delete, "POST", body_of(DeleteSchema)),
             ("/run_inference", self.run_inference, "POST", body_of(InferenceSchema)),
-            ("/search-encrypted-models", self.search_encrypted, "POST", {}),
+            ("/search-encrypted-models", self.search_encrypted, "POST", body_of(EncryptedSearchSchema)),
         )
         for number, (rule, view, method, documents) in enumerate(rules):
             documented = made.doc(**documents, responses={**answers(200), **ERRORS}, security=[{}, {"key": []}])

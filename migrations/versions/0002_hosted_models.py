@@ -2,7 +2,7 @@
 
 Revision ID: 0002
 Revises: 0001
-Create Date: 2026-11-21 12:35:10.693325
+Create Date: 2026-11-21 13:23:27.736070
 
 """
 from alembic import op

@@ -527,6 +527,17 @@ def test_a_process_that_says_nothing_is_ended_and_nobody_is_to_blame(mortal: Mor
     assert mortal.strikes == []
 
 
+def test_a_request_without_time_does_not_make_its_process_look_dead(mortal: Mortal, tmp_path: Path) -> None:
+    served, _ = mlp(mortal.compute, tmp_path)
+    served(torch.zeros(1, 8))
+    before = mortal.compute.pids
+    with pytest.raises(InferenceTimeout):
+        served(torch.zeros(1, 8), timeout=1e-6)
+    (process,) = mortal.compute._pool.processes
+    until(lambda: process.silent_since == 0.0)  # it was asked for a sign of life
+    assert mortal.compute.pids == before
+
+
 @pytest.fixture(scope="module")
 def executable() -> Iterator[ComputeProcesses]:
     processes = started(executable_formats="torchscript,torch_export")

@@ -307,3 +307,10 @@ def test_the_progress_bar_ends_with_the_whole() -> None:
     assert lines[1].startswith("m [#######.......................]  25 % 0.5/2.0 MB")
     assert lines[2].endswith("100 % 2.0/2.0 MB 1.0 MB/s\n")
     assert len(lines) == 3
+
+
+def test_a_client_goes_on_after_the_node_was_restarted(node: LiveNode, client: ModelClient, served: str) -> None:
+    node.restart()
+    assert "digits" in client.list()
+    assert client.get("digits")
+    assert client.run("digits", np.zeros((1, 1, 12, 12), np.float32)).shape == (1, 10)

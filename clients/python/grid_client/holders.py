@@ -15,7 +15,7 @@ from grid_client.model_upload import ModelUpload
 from grid_client.shares import TOKEN_HEADER
 from grid_client.transfer import Http
 
-CHUNK = 2 * 1024 * 1024
+CHUNK = 1024 * 1024
 """Bytes of a share that are in memory while it is sent; up to sixteen are sent at once."""
 ADDRESS_MAX = 2048
 
