@@ -54,10 +54,10 @@ class LocalBlobs:
         file.seek(offset)
         return _Pieces(file, length, self._offload)
 
-    def open_checked(self, sha256: str) -> Iterator[bytes]:
+    def open_checked(self, sha256: str, piece: int = CHUNK) -> Iterator[bytes]:
         file, digest = self._file(sha256), disk.new_sha256()
         size = os.fstat(file.fileno()).st_size
-        return Checked(_Pieces(file, None, self._offload, digest), digest, size, sha256)
+        return Checked(_Pieces(file, None, self._offload, digest, piece=piece), digest, size, sha256)
 
     def read_checked(self, sha256: str, max_bytes: int) -> bytes:
         if self.size(sha256) > max_bytes:
@@ -181,7 +181,8 @@ class LocalBlobWriter:
         self._max_bytes = max_bytes
         self._offload = offload
         self._move = move
-        self._buffer = bytearray()
+        self._held: list[bytes] = []
+        self._held_size = 0
         self._digest = disk.new_sha256()
         self._committed = False
         with disk.disk_errors():
@@ -195,8 +196,9 @@ class LocalBlobWriter:
         if self._size + len(chunk) > self._max_bytes:
             raise AssetTooLarge(limit=self._max_bytes)
         self._size += len(chunk)
-        self._buffer += chunk
-        if len(self._buffer) >= CHUNK:
+        self._held.append(chunk)
+        self._held_size += len(chunk)
+        if self._held_size >= CHUNK:
             self._flush()
 
     def commit(self) -> Blob:
@@ -212,10 +214,11 @@ class LocalBlobWriter:
 
     def _flush(self) -> None:
         """In slices, so that one large `write` is no long stop and no long wait for others in the pool."""
-        pending, self._buffer = self._buffer, bytearray()
+        pending = b"".join(self._held)
+        self._held, self._held_size = [], 0
         with disk.disk_errors():
             for start in range(0, len(pending), 4 * CHUNK):
-                piece = bytes(memoryview(pending)[start : start + 4 * CHUNK])
+                piece = pending[start : start + 4 * CHUNK]
                 self._offload(disk.append, self._file, piece, self._digest)
 
     def __enter__(self) -> Self:
@@ -230,19 +233,22 @@ class LocalBlobWriter:
 
 
 class _Pieces(Iterator[bytes]):
-    """An open file as pieces of at most CHUNK bytes; closes it at the end, on `close`, or when forgotten.
+    """An open file as pieces of at most `piece` bytes; closes it at the end, on `close`, or when forgotten.
 
     Each piece is added to the digests in the same call that reads it.
     """
 
-    def __init__(self, file: FileIO, length: int | None, offload: Offload, *digests: "_Hash") -> None:
+    def __init__(
+        self, file: FileIO, length: int | None, offload: Offload, *digests: "_Hash", piece: int = CHUNK
+    ) -> None:
         self._file = file
+        self._piece = piece
         self._left = length
         self._offload = offload
         self._digests = digests
 
     def __next__(self) -> bytes:
-        want = CHUNK if self._left is None else min(CHUNK, self._left)
+        want = self._piece if self._left is None else min(self._piece, self._left)
         piece = b""
         if want > 0 and not self._file.closed:
             with disk.disk_errors():

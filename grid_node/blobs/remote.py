@@ -62,9 +62,9 @@ class RemoteBlobs:
         end = size if length is None else min(size, offset + length)
         return self._pieces(self._key(sha256), offset, end)
 
-    def open_checked(self, sha256: str) -> Iterator[bytes]:
+    def open_checked(self, sha256: str, piece: int = CHUNK) -> Iterator[bytes]:
         with contextlib.suppress(NotFound):
-            return self._cache.open_checked(sha256)
+            return self._cache.open_checked(sha256, piece)
         size, digest = self.size(sha256), disk.new_sha256()
         return Checked(self._pieces(self._key(sha256), 0, size, digest), digest, size, sha256)
 

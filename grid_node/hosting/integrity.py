@@ -11,7 +11,7 @@ from typing import Any, Self
 from sqlalchemy import bindparam, delete, select, text
 
 from grid_node.blobs.checked import damaged
-from grid_node.blobs.store import Blob, Blobs, BlobWriter, Referenced
+from grid_node.blobs.store import CHUNK, Blob, Blobs, BlobWriter, Referenced
 from grid_node.clock import Clock
 from grid_node.database import Store, Transaction
 from grid_node.errors import ModelCorrupt
@@ -89,10 +89,10 @@ class GuardedBlobs:
         self._damages.check(sha256)
         return self._blobs.open(sha256, offset, length)
 
-    def open_checked(self, sha256: str) -> Iterator[bytes]:
+    def open_checked(self, sha256: str, piece: int = CHUNK) -> Iterator[bytes]:
         self._damages.check(sha256)
         with self._recording(sha256):
-            return _Watched(self._blobs.open_checked(sha256), partial(self._recording, sha256))
+            return _Watched(self._blobs.open_checked(sha256, piece), partial(self._recording, sha256))
 
     def read_checked(self, sha256: str, max_bytes: int) -> bytes:
         self._damages.check(sha256)

@@ -11,6 +11,7 @@ from typing import Any
 
 from flask import Request, Response, jsonify
 
+from grid_node.blobs.ahead import read_whole
 from grid_node.blobs.store import Blobs
 from grid_node.errors import GridError, RangeNotSatisfiable
 from grid_node.http.bodies import peer_deadline
@@ -100,7 +101,7 @@ def parse_range(header: str, size: int) -> Part | None:
 def _body(request: Request, blobs: Blobs, sha256: str, part: Part | None, stall: float) -> Iterator[bytes]:
     if request.method == "HEAD":
         return iter(())
-    pieces = blobs.open_checked(sha256) if part is None else blobs.open(sha256, part.start, part.length)
+    pieces = read_whole(blobs, sha256) if part is None else blobs.open(sha256, part.start, part.length)
     return _sent(request.environ, pieces, stall)
 
 

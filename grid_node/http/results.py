@@ -32,7 +32,7 @@ class _Inline:
         end = len(self._content) if length is None else offset + length
         return iter((self._content[offset:end],))
 
-    def open_checked(self, sha256: str) -> Iterator[bytes]:
+    def open_checked(self, sha256: str, _piece: int = 0) -> Iterator[bytes]:
         """The database vouches for its rows."""
         return self.open(sha256)
 
