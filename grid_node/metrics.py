@@ -55,6 +55,11 @@ class Metrics:
         self.errors = Counter("grid_errors_total", "Answers that carry an error", ["code"], registry=self.registry)
         self.damaged = Counter("grid_blobs_damaged_total", "Stored files found to be damaged", registry=self.registry)
         self.job_restarts = Gauge("grid_job_process_restarts", "Job processes started again", registry=self.registry)
+        self.compute_restarts = Gauge(
+            "grid_compute_process_restarts", "Compute processes started again", registry=self.registry
+        )
+        self.inferences = Gauge("grid_inferences_in_hand", "Inferences that are not answered", registry=self.registry)
+        self.batches = Gauge("grid_inference_batches", "Batches run since this process started", registry=self.registry)
 
 
 class HubWatch:

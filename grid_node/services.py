@@ -11,6 +11,7 @@ from grid_node.blobs.holds import Holds
 from grid_node.blobs.store import Blobs
 from grid_node.census import Census
 from grid_node.clock import Clock
+from grid_node.compute.client import ComputeProcesses
 from grid_node.database import Offload, Store
 from grid_node.generation.dispatch import Dispatcher
 from grid_node.generation.leases import Kind, Leases
@@ -18,7 +19,12 @@ from grid_node.generation.lifecycle import Lifecycle
 from grid_node.generation.tasks import Tasks
 from grid_node.generation.tending import Tending
 from grid_node.generation.work import Work
+from grid_node.hosting.datasets import Datasets
+from grid_node.hosting.encrypted import Encrypted
+from grid_node.hosting.inference import Inference
 from grid_node.hosting.reading import Deleting, Reading
+from grid_node.hosting.scrub import Scrub
+from grid_node.hosting.secure_linear import Secure
 from grid_node.hosting.serving import Serving
 from grid_node.identity.epistula import Epistula
 from grid_node.identity.node_key import NodeKey
@@ -42,12 +48,12 @@ class Hosting:
     reading: Reading
     serving: Serving
     deleting: Deleting
-    inference: Any
-    encrypted: Any
-    secure: Any
-    datasets: Any
-    compute: Any
-    scrub: Any
+    inference: Inference
+    encrypted: Encrypted
+    secure: Secure
+    datasets: Datasets
+    compute: ComputeProcesses
+    scrub: Scrub
     offload: Offload
 
 

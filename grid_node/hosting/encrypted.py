@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 import orjson
 from grid_client.holders import Part, checked_address
@@ -18,13 +18,14 @@ from grid_node.blobs.store import CHUNK, Blob, Blobs, Offload
 from grid_node.clock import Clock
 from grid_node.compute.splitting import SplitShare
 from grid_node.database import Store, Transaction
-from grid_node.errors import InvalidPayload, MissingKey, ModelIdNotFound, ModelNotFound
+from grid_node.errors import MissingKey, ModelIdNotFound, ModelNotFound
 from grid_node.fields import StrictText, load
 from grid_node.hosting import rows
-from grid_node.hosting.placement import Place, Placing, token_digest
+from grid_node.hosting.placement import Placing, token_digest
 from grid_node.hosting.rights import ModelCaller
 from grid_node.hosting.rows import VersionRow
 from grid_node.hosting.schemas import Flag, ServeRequest, Strict, checked_id
+from grid_node.hosting.share_fields import check_fields, invalid, places_of
 from grid_node.hosting.tables import Model, ModelShare
 from grid_node.settings import Settings
 from grid_node.statements import prepared
@@ -119,16 +120,11 @@ class Encrypted:
 
     def check(self, caller: ModelCaller, request: ServeRequest, has_bytes: bool) -> None:
         """Every rule about shares that needs no bytes. Raises InvalidPayload, MissingKey, SharePeerNotAllowed."""
-        if request.mpc or request.shares is not None:
-            _check_set(request, has_bytes)
-        else:
-            _check_alone(request)
-        if request.format == "share":
-            _check_kept(caller, request)
+        check_fields(caller, request, has_bytes)
         if request.mpc and has_bytes:
             if caller.is_anonymous:
                 raise MissingKey()
-            self._placing.check([place.address for place in _places(request)])
+            self._placing.check([place.address for place in places_of(request)])
 
     def place(self, caller: ModelCaller, request: ServeRequest, blob: Blob) -> ServeRequest:
         """Split a model and place its shares at peers: the request as if the client had done both.
@@ -138,7 +134,7 @@ class Encrypted:
         """
         path = self._blobs.path(blob.sha256)
         self._checks.check(path, blob.size, "safetensors")
-        set_id, places, began = self._random(16).hex(), _places(request), self._clock.now()
+        set_id, places, began = self._random(16).hex(), places_of(request), self._clock.now()
         timeout = self._settings.share_place_timeout
         with self._splitting.split(path, len(places), request.precision, set_id, timeout) as split:
             left = timeout - (self._clock.now() - began)
@@ -192,7 +188,7 @@ class Encrypted:
         """The columns of a share that this node is to hold. Raises InvalidModel, InvalidPayload."""
         found = self._splitting.describe(path)
         if request.model_id != found["share_id"]:
-            raise _invalid("model_id", f"must be {found['share_id']} for this share")
+            raise invalid("model_id", f"must be {found['share_id']} for this share")
         return {
             "share_set": found["set"],
             "share_precision": found["precision"],
@@ -247,77 +243,3 @@ class Encrypted:
 def _details(row: VersionRow, found: list[Any]) -> dict[str, Any]:
     listed = [{"worker": one.worker, "address": one.address, "index": one.index, "sha256": one.sha256} for one in found]
     return {"set": row.share_set, "shares": listed}
-
-
-def _places(request: ServeRequest) -> list[Place]:
-    """Raises InvalidPayload."""
-    return [Place(one["worker"], _address(one["address"], "shares")) for one in request.shares or ()]
-
-
-def _check_set(request: ServeRequest, has_bytes: bool) -> None:
-    """An encrypted model: `mpc` and `shares` go together, and there is nothing else to give or to run."""
-    if not request.mpc:
-        _refuse("shares", "are for mpc models")
-    if request.shares is None:
-        _refuse("mpc", "needs shares")
-    for flag in ("allow_download", "allow_remote_inference"):
-        if getattr(request, flag):
-            _refuse(flag, "is not for mpc models: this node has no plaintext")
-    if request.format not in (None, "safetensors"):
-        _refuse("format", "must be safetensors for mpc models")
-    if request.share_token_sha256 is not None:
-        _refuse("share_token_sha256", "is for format share")
-    _check_workers(request)
-    _check_origin(request, has_bytes)
-
-
-def _check_workers(request: ServeRequest) -> None:
-    """Raises InvalidPayload."""
-    workers = [place.worker for place in _places(request)]
-    if len(set(workers)) != len(workers):
-        _refuse("shares", "must name different workers")
-    if request.crypto_provider is not None:
-        _address(request.crypto_provider["address"], "crypto_provider")
-        if request.crypto_provider["id"] in workers:
-            _refuse("crypto_provider", "must not be one of the workers")
-
-
-def _check_origin(request: ServeRequest, has_bytes: bool) -> None:
-    """What the client tells of its own shares, and what it asks of ours."""
-    if has_bytes and request.set is not None:
-        _refuse("set", "is only for shares that the client placed")
-    if has_bytes and any(one["sha256"] is not None for one in request.shares or ()):
-        _refuse("shares", "have sha256 only if the client placed them")
-    if not has_bytes and request.share_token is not None:
-        _refuse("share_token", "is only for shares that the node places")
-    if not has_bytes and request.sha256 is not None:
-        _refuse("sha256", "is of bytes, and there are none")
-
-
-def _check_alone(request: ServeRequest) -> None:
-    for field in ("set", "crypto_provider", "share_token"):
-        if getattr(request, field) is not None:
-            _refuse(field, "is for mpc models")
-
-
-def _check_kept(caller: ModelCaller, request: ServeRequest) -> None:
-    """A share that this node is to hold. Raises InvalidPayload, MissingKey."""
-    if caller.is_anonymous:
-        raise MissingKey()
-    if request.version is not None:
-        _refuse("version", "is not for shares: a share never changes")
-
-
-def _address(text: str, field: str) -> str:
-    try:
-        return checked_address(text)
-    except ValueError as error:
-        raise _invalid(field, str(error)) from None
-
-
-def _refuse(field: str, problem: str) -> NoReturn:
-    raise _invalid(field, problem)
-
-
-def _invalid(field: str, problem: str) -> InvalidPayload:
-    return InvalidPayload(fields={field: [problem]})

@@ -6,9 +6,7 @@ a part that masked two inputs would give their difference away.
 
 import hmac
 import os
-import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO, Protocol
@@ -28,18 +26,15 @@ from grid_node.errors import (
     InvalidPayload,
     MissingKey,
     NotFound,
-    QueueFull,
     SharePeerNotAllowed,
 )
 from grid_node.fields import StrictInt, StrictText, load
 from grid_node.hosting.reading import Reading
 from grid_node.hosting.rights import ModelCaller
 from grid_node.hosting.schemas import Strict
+from grid_node.hosting.single_use import SingleUse
 from grid_node.settings import Settings
 
-KEPT = 300.0
-"""Seconds from a triple or a mask to the request that uses it."""
-KEPT_MAX = 128
 METADATA_MAX = 64 * 1024
 LENGTH_MAX = 1 << 20
 _LENGTH = validate.Range(1, LENGTH_MAX)
@@ -99,33 +94,6 @@ class _Session:
     caller: tuple[str, str | None]
 
 
-class _Kept:
-    """What waits for one use, by name. Raises QueueFull when too much waits."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._kept: dict[str, tuple[float, Any]] = {}
-
-    def put(self, named: dict[str, Any]) -> None:
-        now = self._clock.now()
-        with self._lock:
-            for name in [name for name, (until, _) in self._kept.items() if until <= now]:
-                _close(self._kept.pop(name)[1])
-            if len(self._kept) + len(named) > KEPT_MAX:
-                raise QueueFull(retry_after=int(KEPT))
-            self._kept.update({name: (now + KEPT, value) for name, value in named.items()})
-
-    def take(self, name: str, is_for: Callable[[Any], bool]) -> Any:
-        """The value, once. Raises NotFound, and keeps it, if it is for somebody else."""
-        with self._lock:
-            until, value = self._kept.get(name, (0.0, None))
-            if value is None or until <= self._clock.now() or not is_for(value):
-                raise NotFound("There is nothing of this name, or it was used")
-            del self._kept[name]
-        return value
-
-
 class Triples:
     """The crypto provider."""
 
@@ -135,7 +103,7 @@ class Triples:
         self._settings = settings
         self._ring = ring
         self._random = random
-        self._kept = _Kept(clock)
+        self._kept = SingleUse(clock)
 
     def make(self, caller: ModelCaller, payload: Any) -> dict[str, Any]:
         """Raises InvalidPayload, MissingKey, InferenceTooLarge, QueueFull, ComputeUnavailable, InferenceTimeout."""
@@ -189,7 +157,7 @@ class SecureLinear:
         self._peers = peers
         self._provider = provider
         self._random = random
-        self._kept = _Kept(clock)
+        self._kept = SingleUse(clock)
 
     def mask(self, caller: ModelCaller, body: BinaryIO) -> tuple[str, BinaryIO]:
         """`body` is a file with this holder's `x`; returns a session and a file with `d` and `e`.
@@ -262,9 +230,3 @@ def _metadata(body: BinaryIO) -> dict[str, str]:
         return TensorFile(DescriptorSource(body.fileno()), METADATA_MAX).metadata
     except NotTensors as error:
         raise InvalidPayload(fields={"_schema": [str(error)]}) from None
-
-
-def _close(value: Any) -> None:
-    for name in ("file", "share"):
-        with suppress(AttributeError, OSError):
-            getattr(value, name).close()

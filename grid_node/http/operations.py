@@ -97,6 +97,10 @@ def fill_gauges(services: Services, node: Node) -> None:
         services.census.look()
     metrics.pulls.set(services.dispatcher.waiting)
     metrics.job_restarts.set(services.supervisor.restarts)
+    compute = services.hosting.compute
+    metrics.compute_restarts.set(compute.restarts)
+    metrics.inferences.set(compute.in_hand)
+    metrics.batches.set(compute.executions)
     metrics.hub_gap.set(node.hub_watch.longest())
     for face, count in {**node.sockets.connections(), **node.http.connections()}.items():
         metrics.connections.labels(face).set(count)
