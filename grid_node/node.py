@@ -137,6 +137,7 @@ class Node:
         grid.blobs.sweep(grid.holds.needed, now - grid.settings.blob_gc_grace)
         grid.store.write(lambda tx: grid.limiter.purge(tx, now))
         grid.store.write(lambda tx: grid.epistula.purge(tx, now))
+        grid.store.write(lambda tx: grid.hosting.serving.purge(tx, now))
         grid.store.write(lambda tx: grid.streams.purge(tx, now - grid.settings.public_api_task_ttl))
 
 

@@ -78,8 +78,8 @@ class ReadAhead(Iterator[bytes]):
                 self._ready.put(piece)
                 if self._is_closed:
                     return
-        except Exception as error:
-            last = error  # the reader's to deal with
+        except Exception as error:  # noqa: BLE001 - the reader's to deal with
+            last = error
         finally:
             self._end()
         self._ready.put(last)

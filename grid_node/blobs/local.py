@@ -18,6 +18,8 @@ from grid_node.errors import AssetTooLarge, NotFound
 if TYPE_CHECKING:
     from hashlib import _Hash
 
+HELD = 1024
+"""Pieces that a writer holds together; very small ones take more memory than their bytes."""
 SWEEP_BATCH = 500
 """Digests that one question to the database carries."""
 
@@ -198,7 +200,7 @@ class LocalBlobWriter:
         self._size += len(chunk)
         self._held.append(chunk)
         self._held_size += len(chunk)
-        if self._held_size >= CHUNK:
+        if self._held_size >= CHUNK or len(self._held) >= HELD:
             self._flush()
 
     def commit(self) -> Blob:

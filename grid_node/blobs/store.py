@@ -77,8 +77,8 @@ class Blobs(Protocol):
         """
 
     def open_checked(self, sha256: str, piece: int = CHUNK) -> Iterator[bytes]:
-        """All bytes, hashed on the way, in pieces of at most `piece`. When they are not those of the digest, ModelCorrupt comes in place of the
-        last piece, so that no reader ever has a whole damaged blob."""
+        """All bytes, hashed on the way, in pieces of at most `piece`. When they are not those of the digest,
+        ModelCorrupt comes in place of the last piece, so that no reader ever has a whole damaged blob."""
 
     def read_checked(self, sha256: str, max_bytes: int) -> bytes:
         """All bytes at once, compared with their digest. Raises ModelCorrupt; AssetTooLarge above `max_bytes`."""

@@ -13,7 +13,7 @@ from grid_node.cli.answers import answers, fail
 from grid_node.clock import rfc3339
 from grid_node.database import Transaction
 from grid_node.errors import ModelCorrupt, ModelNotFound, NotFound
-from grid_node.hosting import rows
+from grid_node.hosting import lists, rows
 from grid_node.hosting.rights import ADMIN, ModelCaller
 from grid_node.hosting.rows import VersionRow
 from grid_node.hosting.schemas import ServeRequest, known_id, load_serve
@@ -135,14 +135,14 @@ def hosting() -> Hosting:
 
 
 def _newest(tx: Transaction, owner: str | None, limit: int | None) -> list[VersionRow]:
-    statement = rows.every_version().where(rows.versions.c.version == rows.models.c.newest).limit(limit)
+    statement = lists.every_version().where(rows.versions.c.version == rows.models.c.newest).limit(limit)
     if owner is not None:
         statement = statement.where(rows.models.c.owner == owner)
     return [VersionRow(*row) for row in tx.execute(statement)]
 
 
 def _everything(tx: Transaction) -> list[VersionRow]:
-    return [VersionRow(*row) for row in tx.execute(rows.every_version())]
+    return [VersionRow(*row) for row in tx.execute(lists.every_version())]
 
 
 def _clear(tx: Transaction, found: list[VersionRow]) -> None:
@@ -152,7 +152,7 @@ def _clear(tx: Transaction, found: list[VersionRow]) -> None:
 
 def _versions(model_id: str, version: int | None) -> list[VersionRow]:
     """The versions of a model, oldest first, or the one. Raises ModelNotFound."""
-    statement = rows.every_version().where(rows.models.c.id == known_id(model_id))
+    statement = lists.every_version().where(rows.models.c.id == known_id(model_id))
     if version is not None:
         statement = statement.where(rows.versions.c.version == version)
     found = services().store.read(lambda tx: [VersionRow(*row) for row in tx.execute(statement)])

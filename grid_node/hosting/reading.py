@@ -11,7 +11,7 @@ from grid_node.clock import rfc3339
 from grid_node.compute.port import Compute
 from grid_node.database import Store
 from grid_node.errors import DownloadNotAllowed, ModelNotFound, ModelTooLarge
-from grid_node.hosting import rows
+from grid_node.hosting import lists, rows
 from grid_node.hosting.encoding import encoded
 from grid_node.hosting.rights import ModelCaller, exists_for, may_download, require_download
 from grid_node.hosting.rows import VersionRow
@@ -36,16 +36,16 @@ class Reading:
     def models(self, limit: int | None = None, after: str | None = None) -> dict[str, Any]:
         """Ids, oldest first. With `limit` also `next`, the id to go on from. Raises ModelNotFound for `after`."""
         if limit is None and after is None:
-            return {"success": True, "models": self._store.read(rows.ids)}
+            return {"success": True, "models": self._store.read(lists.ids)}
         size = limit or 2**31 - 2
-        found = self._store.read(partial(rows.page_of_ids, limit=size + 1, after=after))
+        found = self._store.read(partial(lists.page_of_ids, limit=size + 1, after=after))
         return {"success": True, "models": found[:size], **_next(limit, found)}
 
     def detailed(
         self, caller: ModelCaller, limit: int | None = None, after: str | None = None, tag: str | None = None
     ) -> dict[str, Any]:
         size = None if limit is None else limit + 1
-        read = partial(rows.page, owner=caller.key_id, limit=size, after=after, tag=tag)
+        read = partial(lists.page, owner=caller.key_id, limit=size, after=after, tag=tag)
         found = self._store.read(read)
         shown = [_described(caller, row, numbers) for row, numbers in found[:limit]]
         return {"success": True, "models": shown, **_next(limit, [row.id for row, _ in found])}

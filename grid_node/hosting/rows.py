@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import Select, and_, bindparam, delete, func, insert, select, text, update
+from sqlalchemy import bindparam, delete, func, insert, select, text, update
 
 from grid_node.blobs.references import refer, release
 from grid_node.database import Transaction
@@ -19,8 +19,6 @@ models: Any = Model.__table__
 versions: Any = ModelVersion.__table__
 shares: Any = ModelShare.__table__
 tags: Any = ModelTag.__table__
-
-DELETE_BATCH = 500
 
 
 @dataclass(frozen=True)
@@ -73,15 +71,15 @@ class VersionRow:
 
 
 _OWN = ("number", "id", "hidden", "newest")
-_COLUMNS = [
+COLUMNS = [
     *(models.c[name] for name in _OWN),
     *(versions.c[n] for n in VersionRow.__dataclass_fields__ if n not in _OWN and n != "owner"),
 ]
-_COLUMNS.insert(5, models.c.owner)
-_JOINED = models.join(versions, versions.c.model == models.c.number)
+COLUMNS.insert(5, models.c.owner)
+JOINED = models.join(versions, versions.c.model == models.c.number)
 _BY_ID = models.c.id == bindparam("model_id")
-_NEWEST = prepared(select(*_COLUMNS).select_from(_JOINED).where(_BY_ID, versions.c.version == models.c.newest))
-_EXACT = prepared(select(*_COLUMNS).select_from(_JOINED).where(_BY_ID, versions.c.version == bindparam("version")))
+_NEWEST = prepared(select(*COLUMNS).select_from(JOINED).where(_BY_ID, versions.c.version == models.c.newest))
+_EXACT = prepared(select(*COLUMNS).select_from(JOINED).where(_BY_ID, versions.c.version == bindparam("version")))
 _MODEL = prepared(select(models).where(_BY_ID))
 _HELD = prepared(select(models).where(_BY_ID).with_for_update())
 _USED = prepared(
@@ -249,74 +247,3 @@ def clear_kills(tx: Transaction, key: str) -> None:
 def _of_key(key: str) -> dict[str, int]:
     number, version = key.split("/")
     return {"of": int(number), "number": int(version)}
-
-
-# --- lists ---------------------------------------------------------------------------------------------------------
-
-_LISTED = and_(models.c.place.is_not(None), models.c.hidden.is_(False))
-_ORDER = (models.c.place, models.c.number)
-_IDS = prepared(select(models.c.id).where(_LISTED).order_by(*_ORDER))
-_VERSIONS = prepared(
-    select(versions.c.model, versions.c.version)
-    .select_from(_JOINED)
-    .where(models.c.place.is_not(None))
-    .order_by(versions.c.model, versions.c.version)
-)
-
-
-def ids(tx: Transaction) -> list[str]:
-    """Ids of all models, oldest first; shares are not among them."""
-    return [row[0] for row in tx.execute(_IDS)]
-
-
-def page_of_ids(tx: Transaction, limit: int, after: str | None) -> list[str]:
-    """At most `limit` ids from behind `after`."""
-    statement = select(models.c.id).where(_LISTED, *_behind(tx, after)).order_by(*_ORDER).limit(limit)
-    return list(tx.execute(statement).scalars())
-
-
-def page(
-    tx: Transaction, owner: str, limit: int | None, after: str | None, tag: str | None
-) -> list[tuple[VersionRow, list[int]]]:
-    """Newest versions with the numbers of all; shares only for their owner."""
-    listed = models.c.hidden.is_(False) if not owner else (models.c.hidden.is_(False)) | (models.c.owner == owner)
-    statement = (
-        select(*_COLUMNS)
-        .select_from(_JOINED)
-        .where(versions.c.version == models.c.newest, models.c.place.is_not(None), listed, *_behind(tx, after))
-        .order_by(*_ORDER)
-        .limit(limit)
-    )
-    if tag is not None:
-        statement = statement.where(models.c.number.in_(select(tags.c.model).where(tags.c.tag == tag)))
-    rows = [VersionRow(*row) for row in tx.execute(statement)]
-    return [(row, numbers) for row, numbers in zip(rows, _all_versions(tx, rows), strict=True)]
-
-
-def every_version() -> Select[Any]:
-    """Columns of VersionRow for every version of every model that is there, shares too; oldest model first."""
-    there = select(*_COLUMNS).select_from(_JOINED).where(models.c.place.is_not(None))
-    return there.order_by(*_ORDER, versions.c.version)
-
-
-def _all_versions(tx: Transaction, rows: list[VersionRow]) -> list[list[int]]:
-    if len(rows) <= DELETE_BATCH:
-        wanted = [row.number for row in rows]
-        statement = select(versions.c.model, versions.c.version).where(versions.c.model.in_(wanted))
-        pairs = tx.execute(statement.order_by(versions.c.version))
-    else:
-        pairs = tx.execute(_VERSIONS)
-    found: dict[int, list[int]] = {}
-    for number, version in pairs:
-        found.setdefault(number, []).append(version)
-    return [found.get(row.number, [row.version]) for row in rows]
-
-
-def _behind(tx: Transaction, after: str | None) -> list[Any]:
-    """Conditions that leave out everything up to `after`; an id that is not there leaves out all."""
-    if after is None:
-        return []
-    place = tx.execute(select(models.c.place, models.c.number).where(models.c.id == after)).one_or_none()
-    if place is None or place.place is None:
-        raise ModelNotFound()
-    return [(models.c.place > place.place) | ((models.c.place == place.place) & (models.c.number > place.number))]

@@ -4,13 +4,10 @@ Order that makes a crash harmless: bytes durable under their digest and held, fo
 with the row and its references; nothing is answered before the commit.
 """
 
-import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
-
-from sqlalchemy import bindparam, insert, select, text
 
 from grid_node.blobs.holds import Hold, Holds
 from grid_node.blobs.store import Blob, Blobs
@@ -19,30 +16,22 @@ from grid_node.compute.port import Compute
 from grid_node.database import Store, Transaction
 from grid_node.errors import (
     FormatNotRunnable,
-    IdempotencyConflict,
     InvalidPayload,
     ModelFormatNotAvailable,
     Sha256Mismatch,
 )
-from grid_node.hosting import rows
+from grid_node.hosting import replays, rows
 from grid_node.hosting.encoding import decoded
+from grid_node.hosting.replays import Served
 from grid_node.hosting.rights import ModelCaller
 from grid_node.hosting.rows import Quota, VersionRow
 from grid_node.hosting.schemas import ServeRequest
-from grid_node.hosting.tables import ServeRequest as ServeRequestRow
 from grid_node.settings import Settings
-from grid_node.statements import prepared
 from models_store.tensors import Signature
 
-REPLAYED = 86400.0
-"""Seconds for which an idempotency key stands for its first answer."""
 WITH_CODE = ("torchscript", "torch_export")
 STATE_DICTS = ("safetensors", "syft-0.9.5")
 """Formats whose values run through an architecture of ours."""
-
-requests: Any = ServeRequestRow.__table__
-_REPLAY = prepared(select(requests).where(requests.c.owner == bindparam("owner"), requests.c.key == bindparam("key")))
-_PURGE = prepared(text("DELETE FROM serve_requests WHERE at < :before"))
 
 
 class Checked(Protocol):
@@ -84,18 +73,6 @@ class SharedModels(Protocol):
 
     def check_share(self, caller: ModelCaller, request: ServeRequest, path: Path) -> dict[str, Any]:
         """The columns of a share that this node is to hold. Raises InvalidModel, InvalidPayload."""
-
-
-@dataclass(frozen=True)
-class Served:
-    """A model that is there."""
-
-    model_id: str
-    version: int
-    sha256: str | None
-
-    def body(self) -> dict[str, Any]:
-        return {"success": True, "message": f"Model saved with id: {self.model_id}"}
 
 
 class Serving:
@@ -146,15 +123,16 @@ class Serving:
         with self._holds.hold(blob) as held:
             if request.sha256 is not None and request.sha256 != blob.sha256:
                 raise Sha256Mismatch()
-            replayed = self._replayed(caller, request, blob)
-            if replayed is not None:
-                return replayed
+            first = self._store.read(lambda tx: replays.find(tx, caller, request, self._clock.now()))
+            if first is not None:
+                return replays.answer(first, request, blob)
             if request.mpc:
                 return self._publish_shared(caller, request, blob)
             return self._publish(caller, request, held)
 
     def purge(self, tx: Transaction, now: float) -> None:
-        tx.execute(_PURGE, {"before": now - REPLAYED})
+        """Forget the answers that nobody may ask for again."""
+        replays.purge(tx, now)
 
     # --- before the bytes
 
@@ -175,7 +153,7 @@ class Serving:
 
     def _check_rows(self, tx: Transaction, caller: ModelCaller, request: ServeRequest, size: int) -> None:
         """A request that was answered before is judged when its bytes are known."""
-        if self._first_answer(tx, caller, request) is None:
+        if replays.find(tx, caller, request, self._clock.now()) is None:
             rows.check_next(tx, caller, request.model_id, request.version)
             rows.check_quota(tx, caller.key_id, size, self._quota(caller))
 
@@ -263,9 +241,10 @@ class Serving:
         placed: ServeRequest | None = None,
     ) -> Served:
         """`placed` is the request with the shares of an encrypted model, as they were placed."""
-        answered = self._first_answer(tx, caller, request)
-        if answered is not None:
-            return _same(answered, request, blob)
+        now = self._clock.now()
+        first = replays.find(tx, caller, request, now)
+        if first is not None:
+            return replays.answer(first, request, blob)
         rows.check_quota(tx, caller.key_id, values["size"], self._quota(caller))
         hidden = values["format"] == "share"
         values = {**values, "owner": caller.key_id}
@@ -273,47 +252,8 @@ class Serving:
         if placed is not None:
             self._shared.declare(tx, row, placed)
         served = Served(row.id, row.version, row.sha256)
-        if request.idempotency_key is not None:
-            tx.execute(insert(requests), _remembered(caller, request, blob, served, self._clock.now()))
+        replays.remember(tx, caller, request, blob, served, now)
         return served
-
-    # --- idempotency
-
-    def _first_answer(self, tx: Transaction, caller: ModelCaller, request: ServeRequest) -> Any:
-        if request.idempotency_key is None:
-            return None
-        found = tx.execute(_REPLAY, {"owner": caller.key_id, "key": request.idempotency_key}).one_or_none()
-        return found if found is not None and found.at > self._clock.now() - REPLAYED else None
-
-    def _replayed(self, caller: ModelCaller, request: ServeRequest, blob: Blob | None) -> Served | None:
-        """Raises IdempotencyConflict."""
-        answered = self._store.read(lambda tx: self._first_answer(tx, caller, request))
-        return None if answered is None else _same(answered, request, blob)
-
-
-def _same(answered: Any, request: ServeRequest, blob: Blob | None) -> Served:
-    """The first answer, if this is the first request again. Raises IdempotencyConflict."""
-    if answered.digest != _digest(request, blob):
-        raise IdempotencyConflict()
-    return Served(**json.loads(answered.answer))
-
-
-def _remembered(
-    caller: ModelCaller, request: ServeRequest, blob: Blob | None, served: Served, now: float
-) -> dict[str, Any]:
-    return {
-        "owner": caller.key_id,
-        "key": request.idempotency_key,
-        "digest": _digest(request, blob),
-        "answer": json.dumps(asdict(served)),
-        "at": now,
-    }
-
-
-def _digest(request: ServeRequest, blob: Blob | None) -> str:
-    """Of everything that was asked for; how the bytes were coded does not matter."""
-    asked = {**asdict(request), "model": blob and blob.sha256, "encoding": None, "share_token": None}
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
 def _plain(specs: tuple[dict[str, Any], ...] | None) -> list[dict[str, Any]] | None:

@@ -216,6 +216,13 @@ def test_the_same_idempotency_key_gets_the_same_answer(shelf):
         shelf.serve(ANN, idempotency_key="k1")
 
 
+def test_a_key_that_is_past_its_time_may_be_used_again(shelf):
+    shelf.serve(ANN, idempotency_key="k1")
+    shelf.clock.advance(86401)
+    second = shelf.serve(ANN, "m2", idempotency_key="k1")
+    assert shelf.serve(ANN, "m2", idempotency_key="k1") == second
+
+
 def test_how_the_bytes_were_coded_does_not_matter_to_the_key(shelf):
     first = shelf.serve(ANN, model=b"abc", idempotency_key="k1")
     assert shelf.serve(ANN, model="YWJj", encoding="base64", idempotency_key="k1") == first
