@@ -46,6 +46,7 @@ from grid_node.hosting.inference import Inference
 from grid_node.hosting.integrity import Damages, GuardedBlobs
 from grid_node.hosting.placement import Placing, peers_of
 from grid_node.hosting.reading import Deleting, Reading
+from grid_node.hosting.replays import Replays
 from grid_node.hosting.rows import note_kill
 from grid_node.hosting.scrub import Scrub
 from grid_node.hosting.secure_linear import Secure, SecureLinear, Triples
@@ -206,13 +207,14 @@ def _hosting(
     checks = Checks(settings, offload)
     peers, nameless = peers_of(settings.share_peers), settings.data_dir.resolve() / "splitting"
     placing = Placing(store, clock, peers, Holder)
+    replays = Replays(node_secret(settings.data_dir))
     encrypted = Encrypted(store, clock, settings, blobs, offload, checks, Splitting(settings, nameless), placing)
     reading, ring = Reading(store, blobs), Ring(settings, nameless)
     linear = SecureLinear(clock, reading, blobs, offload, ring, peers, Provider)
     return Hosting(
         access=ModelAccess(store, clock, keys, settings.models_auth),
         reading=reading,
-        serving=Serving(store, clock, settings, blobs, holds, checks, compute, encrypted),
+        serving=Serving(store, clock, settings, blobs, holds, checks, compute, encrypted, replays),
         deleting=Deleting(store, compute, encrypted),
         inference=Inference(store, blobs, compute, settings),
         encrypted=encrypted,

@@ -12,6 +12,7 @@ from grid_node.clock import ManualClock
 from grid_node.database import Store
 from grid_node.errors import InvalidModel
 from grid_node.hosting.reading import Deleting, Reading
+from grid_node.hosting.replays import Replays
 from grid_node.hosting.rights import ModelCaller
 from grid_node.hosting.schemas import load_serve
 from grid_node.hosting.serving import Served, Serving
@@ -72,7 +73,9 @@ class Shelf:
         shared: Any = NoShares()
         checks: Any = BelievingChecks()
         compute: Any = self.compute
-        self.serving = Serving(store, self.clock, self.settings, self.blobs, self.holds, checks, compute, shared)
+        self.serving = Serving(
+            store, self.clock, self.settings, self.blobs, self.holds, checks, compute, shared, Replays(b"secret")
+        )
         self.reading = Reading(store, self.blobs)
         self.deleting = Deleting(store, compute, shared)
 

@@ -23,6 +23,7 @@ from grid_node.errors import InvalidModel, ValueOutOfRange
 from grid_node.hosting.encrypted import Encrypted
 from grid_node.hosting.placement import Placing, peers_of
 from grid_node.hosting.reading import Deleting
+from grid_node.hosting.replays import Replays
 from grid_node.hosting.serving import Serving
 from grid_node.settings import Settings
 from tests.models import Shelf, call
@@ -148,7 +149,15 @@ class EncryptedShelf(Shelf):
         compute: Any = self.compute
         checks: Any = TensorChecks()
         self.serving = Serving(
-            store, self.clock, self.settings, self.blobs, self.holds, checks, compute, self.encrypted
+            store,
+            self.clock,
+            self.settings,
+            self.blobs,
+            self.holds,
+            checks,
+            compute,
+            self.encrypted,
+            Replays(b"secret"),
         )
         self.deleting = Deleting(store, compute, self.encrypted)
 

@@ -104,6 +104,11 @@ def run(port: int, requests: Sequence[bytes], connections: int, seconds: float) 
     return _run(port, requests, connections, lambda _sent, now: now < ends)
 
 
+def run_while(port: int, requests: Sequence[bytes], connections: int, going: Callable[[], bool]) -> Load:
+    """Send `requests` over and over while `going` is true. Raises BadAnswer, TimeoutError."""
+    return _run(port, requests, connections, lambda _sent, _now: going())
+
+
 def run_once(port: int, requests: Sequence[bytes], connections: int) -> Load:
     """Send each of `requests` once. Raises BadAnswer, TimeoutError."""
     total = len(requests)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import orjson
 import torch
-from models_peers.http_load import Load, request_bytes, run
+from models_peers.http_load import Load, request_bytes, run, run_while
 from models_peers.servers import Server, ask
 from safetensors.torch import save
 
@@ -161,8 +161,7 @@ def hot_swap(server: Server, seconds: float) -> Figures:
     run(server.port, requests, 16, 0.5)
     swapping = threading.Thread(target=_swap, args=(server.port, models[1:], seconds / (SWAPS + 1)))
     swapping.start()
-    load = run(server.port, requests, 16, seconds)
-    swapping.join()
+    load = run_while(server.port, requests, 16, swapping.is_alive)
     expected = [model(rows) for model in models]
     failed, versions = 0, set()
     for number, status, body in zip(load.numbers, load.statuses, load.bodies, strict=True):
@@ -188,3 +187,4 @@ def _swap(port: int, models: list[Mlp], pause: float) -> None:
     for model in models:
         rested.wait(pause)
         ask(port, "/serve_model", model.serve_body("swapped", version="new"))
+    rested.wait(pause)

@@ -83,7 +83,7 @@ class Holds:
         """Bury a blob that was refused, unless somebody else needs the same bytes."""
         wanted: Callable[[], bool] = lambda: bool(self.needed([blob.sha256]))  # noqa: E731
         if not wanted() and self._blobs.bury(blob.sha256, wanted):
-            log.info("discarded %s, %d bytes", blob.sha256, blob.size)
+            log.info("discarded %d bytes", blob.size)  # the digest of a secret would confirm a guess
 
     def expire(self) -> int:
         """Let go of what nodes held that died; returns how many holds that were."""
@@ -100,7 +100,7 @@ class Holds:
             self._store.write(held.release)
             self.discard(held.blob)
         except GridError as error:
-            log.warning("%s stays on hold for now: %s", held.blob.sha256, error.code)
+            log.warning("a blob stays on hold for now: %s", error.code)
 
 
 def _holders(tx: Transaction) -> list[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """Requests that are sent again: an idempotency key stands for its first answer for 24 hours."""
 
 import hashlib
+import hmac
 import json
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -40,38 +41,42 @@ class Served:
         return {"success": True, "message": f"Model saved with id: {self.model_id}"}
 
 
-def find(tx: Transaction, caller: ModelCaller, request: ServeRequest, now: float) -> Any:
-    """The row of the first request with this key, or None."""
-    if request.idempotency_key is None:
-        return None
-    given = {"owner": caller.key_id, "key": request.idempotency_key, "edge": now - REPLAYED}
-    return tx.execute(_FIND, given).one_or_none()
+class Replays:
+    """Digests of requests are keyed with the node's `secret`: those of a model that was split must not confirm a guess
+    of its bytes."""
 
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
 
-def answer(first: Any, request: ServeRequest, blob: Blob | None) -> Served:
-    """The first answer, if this is the first request again. Raises IdempotencyConflict."""
-    if first.digest != _digest(request, blob):
-        raise IdempotencyConflict()
-    return Served(**json.loads(first.answer))
+    def find(self, tx: Transaction, caller: ModelCaller, request: ServeRequest, now: float) -> Any:
+        """The row of the first request with this key, or None."""
+        if request.idempotency_key is None:
+            return None
+        given = {"owner": caller.key_id, "key": request.idempotency_key, "edge": now - REPLAYED}
+        return tx.execute(_FIND, given).one_or_none()
 
+    def answer(self, first: Any, request: ServeRequest, blob: Blob | None) -> Served:
+        """The first answer, if this is the first request again. Raises IdempotencyConflict."""
+        if not hmac.compare_digest(first.digest, self._digest(request, blob)):
+            raise IdempotencyConflict()
+        return Served(**json.loads(first.answer))
 
-def remember(
-    tx: Transaction, caller: ModelCaller, request: ServeRequest, blob: Blob | None, served: Served, now: float
-) -> None:
-    """Keep the answer; one that is past its time makes room."""
-    if request.idempotency_key is None:
-        return
-    named = {"owner": caller.key_id, "key": request.idempotency_key}
-    tx.execute(_FORGET, named)
-    kept = {"digest": _digest(request, blob), "answer": json.dumps(asdict(served)), "at": now}
-    tx.execute(insert(requests), named | kept)
+    def remember(
+        self, tx: Transaction, caller: ModelCaller, request: ServeRequest, blob: Blob | None, served: Served, now: float
+    ) -> None:
+        """Keep the answer; one that is past its time makes room."""
+        if request.idempotency_key is None:
+            return
+        named = {"owner": caller.key_id, "key": request.idempotency_key}
+        tx.execute(_FORGET, named)
+        kept = {"digest": self._digest(request, blob), "answer": json.dumps(asdict(served)), "at": now}
+        tx.execute(insert(requests), named | kept)
 
+    @staticmethod
+    def purge(tx: Transaction, now: float) -> None:
+        tx.execute(_PURGE, {"edge": now - REPLAYED})
 
-def purge(tx: Transaction, now: float) -> None:
-    tx.execute(_PURGE, {"edge": now - REPLAYED})
-
-
-def _digest(request: ServeRequest, blob: Blob | None) -> str:
-    """Of everything that was asked for; how the bytes were coded does not matter."""
-    asked = {**asdict(request), "model": blob and blob.sha256, "encoding": None, "share_token": None}
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+    def _digest(self, request: ServeRequest, blob: Blob | None) -> str:
+        """Of everything that was asked for; how the bytes were coded does not matter."""
+        asked = {**asdict(request), "model": blob and blob.sha256, "encoding": None}
+        return hmac.new(self._secret, json.dumps(asked, sort_keys=True).encode(), hashlib.sha256).hexdigest()

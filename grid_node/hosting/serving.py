@@ -20,9 +20,9 @@ from grid_node.errors import (
     ModelFormatNotAvailable,
     Sha256Mismatch,
 )
-from grid_node.hosting import replays, rows
+from grid_node.hosting import rows
 from grid_node.hosting.encoding import decoded
-from grid_node.hosting.replays import Served
+from grid_node.hosting.replays import Replays, Served
 from grid_node.hosting.rights import ModelCaller
 from grid_node.hosting.rows import Quota, VersionRow
 from grid_node.hosting.schemas import ServeRequest
@@ -88,6 +88,7 @@ class Serving:
         checks: Checks,
         compute: Compute,
         shared: SharedModels,
+        replays: Replays,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -97,6 +98,7 @@ class Serving:
         self._checks = checks
         self._compute = compute
         self._shared = shared
+        self._replays = replays
 
     def serve(self, caller: ModelCaller, request: ServeRequest, content: Blob | None = None) -> Served:
         """Publish; `content` is given where the bytes were streamed into the store, else they are in the request.
@@ -123,16 +125,16 @@ class Serving:
         with self._holds.hold(blob) as held:
             if request.sha256 is not None and request.sha256 != blob.sha256:
                 raise Sha256Mismatch()
-            first = self._store.read(lambda tx: replays.find(tx, caller, request, self._clock.now()))
+            first = self._store.read(lambda tx: self._replays.find(tx, caller, request, self._clock.now()))
             if first is not None:
-                return replays.answer(first, request, blob)
+                return self._replays.answer(first, request, blob)
             if request.mpc:
                 return self._publish_shared(caller, request, blob)
             return self._publish(caller, request, held)
 
     def purge(self, tx: Transaction, now: float) -> None:
         """Forget the answers that nobody may ask for again."""
-        replays.purge(tx, now)
+        self._replays.purge(tx, now)
 
     # --- before the bytes
 
@@ -153,7 +155,7 @@ class Serving:
 
     def _check_rows(self, tx: Transaction, caller: ModelCaller, request: ServeRequest, size: int) -> None:
         """A request that was answered before is judged when its bytes are known."""
-        if replays.find(tx, caller, request, self._clock.now()) is None:
+        if self._replays.find(tx, caller, request, self._clock.now()) is None:
             rows.check_next(tx, caller, request.model_id, request.version)
             rows.check_quota(tx, caller.key_id, size, self._quota(caller))
 
@@ -242,9 +244,9 @@ class Serving:
     ) -> Served:
         """`placed` is the request with the shares of an encrypted model, as they were placed."""
         now = self._clock.now()
-        first = replays.find(tx, caller, request, now)
+        first = self._replays.find(tx, caller, request, now)
         if first is not None:
-            return replays.answer(first, request, blob)
+            return self._replays.answer(first, request, blob)
         rows.check_quota(tx, caller.key_id, values["size"], self._quota(caller))
         hidden = values["format"] == "share"
         values = {**values, "owner": caller.key_id}
@@ -252,7 +254,7 @@ class Serving:
         if placed is not None:
             self._shared.declare(tx, row, placed)
         served = Served(row.id, row.version, row.sha256)
-        replays.remember(tx, caller, request, blob, served, now)
+        self._replays.remember(tx, caller, request, blob, served, now)
         return served
 
 

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import and_, bindparam, delete, func, insert, or_, select, text, update
+from sqlalchemy import and_, bindparam, case, delete, func, insert, or_, select, text, update
 
 from grid_node.database import Transaction
 from grid_node.errors import QuotaExceeded, RateLimited
@@ -63,7 +63,13 @@ _MARK_LOST = update(uploads).where(_WHERE_ID, uploads.c.state == CHECKING).value
 _MARK_OUTCOME = (
     update(uploads)
     .where(_WHERE_ID, uploads.c.state == CHECKING)
-    .values(state=bindparam("outcome"), answer=bindparam("told"), expires_at=bindparam("until"))
+    .values(
+        state=bindparam("outcome"),
+        answer=bindparam("told"),
+        expires_at=bindparam("until"),
+        # what is not here to be taken is its target's business, which may want its digest known to nobody
+        sha256=case((bindparam("outcome") == STORED, uploads.c.sha256)),
+    )
 )
 _TAKE = (
     update(uploads)

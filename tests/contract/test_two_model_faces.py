@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from tests.contract.test_two_faces import shape
+from tests.crafted import framed
 from tests.integration.sockets import Socket
 from tests.nodes import until
 from tests.text_node import HTTP
@@ -257,8 +258,15 @@ def test_a_place_in_the_list_that_is_not_there(faces):
 
 # --- table 5: the bytes --------------------------------------------------------------------------------------------
 
+
+def of_two(first: list[int], second: list[int], name: str = "w") -> bytes:
+    """The head of a file with tensors `v` and `name`, of four bytes each, at these places."""
+    one, two = ({"dtype": "F32", "shape": [1], "data_offsets": place} for place in (first, second))
+    return framed(f'{{"v": {json.dumps(one)}, "{name}": {json.dumps(two)}}}'.encode())
+
+
 _HEADER = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
-GOOD = len(_HEADER).to_bytes(8, "little") + _HEADER + b"\0\0\0\0"
+GOOD = framed(_HEADER) + bytes(4)
 
 
 @pytest.mark.parametrize(
@@ -268,6 +276,12 @@ GOOD = len(_HEADER).to_bytes(8, "little") + _HEADER + b"\0\0\0\0"
         (2**40).to_bytes(8, "little") + b"{}",
         GOOD[:-1],
         GOOD + b"x",
+        of_two([0, 4], [2, 6]) + bytes(6),
+        of_two([0, 4], [6, 10]) + bytes(10),
+        of_two([0, 4], [4, 8], name="v") + bytes(8),
+        framed(b'{"w": {"dtype": "F32", "shape": [4294967296, 4294967297], "data_offsets": [0, 4]}}') + bytes(4),
+        framed(b'{"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "w": 1}') + bytes(4),
+        framed(b"[" * 100_000),
         pickle.dumps({"w": 1}),
         b"PK\x03\x04 a file of torch.save",
     ],
