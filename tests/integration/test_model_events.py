@@ -1,9 +1,11 @@
 """The seven operations as Socket.IO events of a real node, and what goes wrong with them."""
 
 import base64
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import socketio
 
 from grid_node.identity.service import NewKey
 from tests.integration.sockets import Socket
@@ -152,6 +154,14 @@ def test_an_event_above_the_limit_is_answered_and_the_connection_lives(socket):
     assert (refused["status"], refused["code"]) == (413, "message_too_large")
     assert (refused["limit"], refused["upload_url"]) == (1048576, "/uploads")
     assert socket.call("/models")["models"] == []
+
+
+def test_an_event_above_the_buffer_ends_the_connection_visibly(node):
+    opened = Socket(node.url)
+    with contextlib.suppress(socketio.exceptions.SocketIOError):
+        opened.call("/serve_model", {"model_id": "m1", "model": bytes(5 * 1024 * 1024)}, timeout=5)
+    opened.wait_for("disconnect")
+    opened.close()
 
 
 def test_of_simultaneous_serves_one_wins(node, socket):

@@ -363,6 +363,41 @@ def test_a_download_of_a_damaged_model_breaks_and_is_refused_until_it_is_served_
     assert anybody.ask("GET", "/models/fragile/content").content == content
 
 
+# --- a full disk
+
+
+@contextlib.contextmanager
+def disk_full(node: LiveNode) -> Iterator[int]:
+    """No file of the node may grow beyond this many bytes, as if the disk were full."""
+    process = web_process(node)
+    most = max(path.stat().st_size for path in node.data.glob("grid.db*")) + MIB
+    before = process.rlimit(psutil.RLIMIT_FSIZE)
+    process.rlimit(psutil.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        yield most
+    finally:
+        process.rlimit(psutil.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_507_and_an_upload_goes_on_when_there_is_room(node: LiveNode, anybody: Peer) -> None:
+    with disk_full(node) as most:
+        content = random.Random(3).randbytes(most + MIB)
+        boundary = b'--b\r\nContent-Disposition: form-data; name="model"; filename="m"\r\n\r\n'
+        head = b'--b\r\nContent-Disposition: form-data; name="model_id"\r\n\r\nno room\r\n' + boundary
+        form = {"Content_Type": "multipart/form-data; boundary=b"}
+        at_once = anybody.ask("POST", "/serve_model", head + content + b"\r\n--b--\r\n", **form)
+        left = list((node.data / "blobs" / "tmp").iterdir())
+        url = anybody.created(len(content), model_id="no room")
+        in_pieces = anybody.patch(url, 0, content)
+    for full in (at_once, in_pieces):
+        assert (full.status, full.json["code"]) == (507, "store_full"), full.content
+        assert full.json["retry_after"] >= 1
+    assert left == []
+    assert "no room" not in anybody.models()
+    came = anybody.offset(url)
+    assert anybody.patch(url, came, content[came:]).headers["Model-Id"] == "no room"
+
+
 # --- large ones
 
 

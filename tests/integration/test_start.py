@@ -132,6 +132,19 @@ def test_every_entry_point_exits_2_before_anything_is_opened(folder: Path, comma
     assert not data.exists()
 
 
+def test_a_node_that_others_reach_must_say_who_may_use_its_models(folder: Path) -> None:
+    data = folder / "data"
+    command = ["-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "wsgi:app"]
+    done = run(*command, GRID_DATA_DIR=str(data), GRID_HOST="0.0.0.0")
+    assert done.returncode == 2
+    assert "GRID_MODELS_AUTH must be set (none, write or all)" in done.stderr
+    assert not data.exists()
+    for auth in ("none", "write", "all"):
+        assert settings("--host", "0.0.0.0", "--models_auth", auth).models_auth == auth
+    for host in ("127.0.0.1", "::1", "localhost"):
+        assert settings("--host", host).models_auth == ""
+
+
 def test_a_flag_that_does_not_exist_exits_2() -> None:
     done = run("-m", "grid_node.cli.start", "serve", "--public_api.copy", "2")
 

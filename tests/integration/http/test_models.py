@@ -6,6 +6,7 @@ import http.client
 import io
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -17,6 +18,8 @@ import httpx
 import psutil
 import pytest
 
+from scripts import reference
+from tests.integration.sockets import Socket
 from tests.nodes import LiveNode, until
 from tests.text_node import HTTP
 
@@ -433,21 +436,50 @@ def test_a_fresh_node_has_no_models(closed_node):
     assert answer.json() == {"success": True, "models": []}
 
 
-def test_a_closed_node_asks_everybody_for_a_key(closed_node):
+OPEN = {"/health", "/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"}
+DOCUMENTS = ("/schema/", "/static/", "/ws/generate")
+"""Texts that are the same for everybody, and the door that asks for its key behind the upgrade."""
+
+
+def test_a_closed_node_asks_everybody_for_a_key(closed_node, http_rules):
+    upload = {"Tus-Resumable": "1.0.0", "Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}
+    with httpx.Client(base_url=closed_node.url, headers=upload, **HTTP) as client:
+        answers = {rule: client.request(*rule, params={"model_id": "m"}) for rule in http_rules}
+    allowed = {rule: one for rule, one in answers.items() if one.status_code != 405}
+    assert len(allowed) > 40
+    opened = {
+        path for (_, path), one in allowed.items() if (one.status_code, one.json()["code"]) != (401, "missing_key")
+    }
+    assert opened == set()
+
+
+@pytest.fixture(scope="module")
+def http_rules() -> set[tuple[str, str]]:
+    """Method and address of every route but those that are open to all."""
+    with reference.example_app() as app:
+        rules = {
+            (method, re.sub("<[^>]+>", "1", rule.rule))
+            for rule in app.url_map.iter_rules()
+            for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+        }
+    assert {path for _, path in rules} >= OPEN
+    return {rule for rule in rules if rule[1] not in OPEN and not rule[1].startswith(DOCUMENTS)}
+
+
+def test_a_closed_node_is_open_to_a_key(closed_node):
     headers = {"X-API-KEY": closed_node.add_key("somebody")}
-    with httpx.Client(base_url=closed_node.url, **HTTP) as client:
-        for path in (
-            "/models",
-            "/detailed_models_list",
-            "/is_model_copy_allowed/m",
-            "/get_model/m",
-            "/models/m/content",
-        ):
-            error(client.get(path), 401, "missing_key")
-        for path in ("/serve_model", "/delete_model", "/run_inference", "/search-encrypted-models"):
-            error(client.post(path, json={"model_id": "m", "model": "x", "data": []}), 401, "missing_key")
-        assert client.post("/serve_model", json={"model_id": "m", "model": "x"}, headers=headers).status_code == 200
-        assert client.get("/models", headers=headers).json()["models"] == ["m"]
+    with httpx.Client(base_url=closed_node.url, headers=headers, **HTTP) as client:
+        assert client.post("/serve_model", json={"model_id": "m", "model": "x"}).status_code == 200
+        assert client.get("/models").json()["models"] == ["m"]
+        assert all(httpx.get(f"{closed_node.url}/v2/health/{one}").status_code == 200 for one in ("live", "ready"))
+
+
+def test_a_closed_node_asks_every_event_for_a_key(closed_node):
+    names = [name for name in reference.EVENTS["/"] if name.startswith("/")]
+    assert len(names) > 12
+    with contextlib.closing(Socket(closed_node.url)) as socket:
+        answers = {name: socket.call(name, {"model_id": "m"}) for name in names}
+    assert {name for name, answer in answers.items() if answer["code"] != "missing_key"} == set()
 
 
 def test_an_id_is_still_taken_after_a_restart(closed_node):
