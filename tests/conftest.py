@@ -9,6 +9,7 @@ from tests.nodes import ROOT, LiveNode
 
 os.environ.setdefault("NUMBA_CACHE_DIR", str(ROOT / ".cache" / "numba"))  # compiled once, not once for each node
 from tests.services import pytest_runtest_makereport
+from tests.syft_files import syft_files
 from tests.text_node import new_text_client, new_text_worker, text_node, text_worker_key
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "new_text_client",
     "new_text_worker",
     "pytest_runtest_makereport",
+    "syft_files",
     "text_node",
     "text_worker_key",
 ]

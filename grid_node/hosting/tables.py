@@ -40,7 +40,8 @@ class ModelVersion(Base):
     __table_args__ = (
         PrimaryKeyConstraint("model", "version"),
         Index("ix_model_versions_sha256", "sha256"),
-        Index("ix_model_versions_owner", "owner"),
+        # with the size, so that a quota is summed from the index alone
+        Index("ix_model_versions_owner_size", "owner", "size"),
     )
 
     model: Mapped[int] = mapped_column(BigInteger)

@@ -2,7 +2,7 @@
 
 Revision ID: 0002
 Revises: 0001
-Create Date: 2026-11-21 13:23:27.736070
+Create Date: 2026-11-21 13:48:36.874815
 
 """
 from alembic import op
@@ -90,7 +90,7 @@ def upgrade():
     sa.PrimaryKeyConstraint('model', 'version', name=op.f('pk_model_versions'))
     )
     with op.batch_alter_table('model_versions', schema=None) as batch_op:
-        batch_op.create_index('ix_model_versions_owner', ['owner'], unique=False)
+        batch_op.create_index('ix_model_versions_owner_size', ['owner', 'size'], unique=False)
         batch_op.create_index('ix_model_versions_sha256', ['sha256'], unique=False)
 
     op.create_table('models',
@@ -150,7 +150,7 @@ def downgrade():
     op.drop_table('models')
     with op.batch_alter_table('model_versions', schema=None) as batch_op:
         batch_op.drop_index('ix_model_versions_sha256')
-        batch_op.drop_index('ix_model_versions_owner')
+        batch_op.drop_index('ix_model_versions_owner_size')
 
     op.drop_table('model_versions')
     with op.batch_alter_table('model_tags', schema=None) as batch_op:

@@ -11,10 +11,12 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests import crafted, torch_models
 from tests.contract.test_two_model_faces import Faces, assert_same, unique
 from tests.nodes import LiveNode, until
+from tests.syft_files import IS_THERE, PYTHON
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -40,8 +42,9 @@ class Moody(torch.nn.Module):
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveNode]:
-    formats = {"executable_formats": "torchscript,torch_export", "safetensors_tensors_max": TENSORS_MAX}
-    made = LiveNode(tmp_path_factory.mktemp("code"), scoring_processes=0, compute_threads=1, **formats)
+    formats = {"executable_formats": "torchscript,torch_export", "syft_python": PYTHON if IS_THERE else ""}
+    limits = {"safetensors_tensors_max": TENSORS_MAX, "compute_threads": 1}
+    made = LiveNode(tmp_path_factory.mktemp("code"), scoring_processes=0, **formats, **limits)
     made.start()
     try:
         yield made
@@ -119,6 +122,38 @@ def test_code_takes_the_scope_besides_the_setting(node: LiveNode, archives: tupl
         faces.close()
 
 
+# --- state dicts of syft
+
+
+@pytest.mark.timeout(200)
+def test_a_state_dict_of_syft_runs_and_comes_back_as_it_was(node: LiveNode, author: Faces, syft_files: Path) -> None:
+    content, model_id = (syft_files / "state").read_bytes(), unique()
+    linear = {"layers": [{"op": "linear", "weight": "weight", "bias": "bias"}]}
+    payload = {"model_id": model_id, "model": content, "format": "syft-0.9.5", "architecture": linear}
+    ack = author.event.call("/serve_model", {**payload, "allow_remote_inference": True, "allow_download": True}, 100)
+    assert ack["success"], ack
+    answer = assert_same(author.send("/run_inference", {"model_id": model_id, "data": [[1, 0, 0], [0, 0, 2]]}), 200)
+    assert answer["prediction"] == [[1, 4], [5, 11]]
+    assert author.event.call(f"/get_model/{model_id}") == {"serialized_model": content}
+    assert author.http.get(f"/models/{model_id}/content").content == content
+    known = [path for path in blobs(node) if path.stat().st_size == (syft_files / "state.safetensors").stat().st_size]
+    assert any(same(path, syft_files / "state.safetensors") for path in known)
+    loaded = "".join(Path(f"/proc/{pid}/maps").read_text() for pid in web_processes(node))
+    assert "syft" not in loaded
+    assert "libtorch" not in loaded
+
+
+def blobs(node: LiveNode) -> list[Path]:
+    return list((node.data / "blobs").glob("??/??/*"))
+
+
+def same(one: Path, other: Path) -> bool:
+    """Equal names, types and values."""
+    was, now = load_file(one), load_file(other)
+    equal = all(tensor.dtype == now[name].dtype and torch.equal(tensor, now[name]) for name, tensor in was.items())
+    return was.keys() == now.keys() and equal
+
+
 # --- what a model does
 
 
@@ -159,6 +194,10 @@ def in_hand(faces: Faces) -> float:
     """Inferences that the node has not answered."""
     lines = faces.http.get("/metrics").text.splitlines()
     return next(float(line.split()[1]) for line in lines if line.startswith("grid_inferences_in_hand "))
+
+
+def web_processes(node: LiveNode) -> list[int]:
+    return [one.pid for one in psutil.Process(node.pid).children() if "gunicorn" in " ".join(one.cmdline())]
 
 
 def compute_process(node: LiveNode) -> psutil.Process:

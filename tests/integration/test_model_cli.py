@@ -2,9 +2,7 @@
 
 import contextlib
 import json
-import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,8 @@ from grid_node.hosting.schemas import load_serve
 from grid_node.identity.service import NewKey
 from grid_node.services import Services
 from grid_node.settings import Settings
-from tests.nodes import ROOT, empty_database
+from tests.nodes import empty_database
+from tests.syft_files import PYTHON
 
 CONTENT = b"some bytes"
 
@@ -167,30 +166,14 @@ def test_a_wrong_option_of_an_import_is_named(
     assert said in operator.refused("models", "import-syft", str(tmp_path / "model.syft"), *options)
 
 
-def syft_python() -> str:
-    named = os.environ.get("GRID_TEST_SYFT_PYTHON", str(ROOT / ".venv-syft" / "bin" / "python"))
-    if not Path(named).exists():
-        pytest.skip("no virtual environment with syft")
-    return named
-
-
-MAKE = """
-import sys, torch, syft
-state = {"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.ones(2)}
-open(sys.argv[1], "wb").write(syft.serialize(state, to_bytes=True))
-"""
-
-
-def test_a_state_dict_of_syft_is_imported(tmp_path: Path) -> None:
-    python = syft_python()
-    file, data = tmp_path / "model.syft", tmp_path / "data"
-    subprocess.run([python, "-W", "ignore", "-c", MAKE, str(file)], check=True, capture_output=True, timeout=100)
+def test_a_state_dict_of_syft_is_imported(syft_files: Path, tmp_path: Path) -> None:
+    file, data = syft_files / "layer", tmp_path / "data"
     layers = {"layers": [{"op": "linear", "weight": "weight", "bias": "bias"}]}
     (tmp_path / "architecture.json").write_text(json.dumps(layers))
     inputs = '[{"datatype": "FP32", "shape": [-1, 3]}]'
     runnable = ("--architecture", str(tmp_path / "architecture.json"), "--inputs", inputs, "--allow-inference")
     data.mkdir()
-    with operating(data, syft_python=python, compute_processes=1) as operator:
+    with operating(data, syft_python=PYTHON, compute_processes=1) as operator:
         said = operator.done("models", "import-syft", str(file), "--id", "imported", "--tag", "old", *runnable)
         assert said.startswith("Model saved with id: imported, version 1, sha256 ")
         (row,) = json.loads(operator.done("models", "show", "imported"))

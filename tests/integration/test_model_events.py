@@ -156,12 +156,14 @@ def test_an_event_above_the_limit_is_answered_and_the_connection_lives(socket):
     assert socket.call("/models")["models"] == []
 
 
-def test_an_event_above_the_buffer_ends_the_connection_visibly(node):
+def test_an_event_above_the_buffer_ends_the_connection_visibly(node, socket):
+    assert serve(socket, model=bytes(5 * 1024 * 1024))["code"] == "message_too_large"
     opened = Socket(node.url)
     with contextlib.suppress(socketio.exceptions.SocketIOError):
-        opened.call("/serve_model", {"model_id": "m1", "model": bytes(5 * 1024 * 1024)}, timeout=5)
+        opened.call("/serve_model", {"model_id": "m1", "model": bytes(9 * 1024 * 1024)}, timeout=2)
     opened.wait_for("disconnect")
     opened.close()
+    assert socket.call("/models")["models"] == []
 
 
 def test_of_simultaneous_serves_one_wins(node, socket):

@@ -439,18 +439,16 @@ def test_a_fresh_node_has_no_models(closed_node):
 OPEN = {"/health", "/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"}
 DOCUMENTS = ("/schema/", "/static/", "/ws/generate")
 """Texts that are the same for everybody, and the door that asks for its key behind the upgrade."""
+NAMED = {path: {"model_id": "m"} for path in ("/get_model", "/is_model_copy_allowed")}
 
 
 def test_a_closed_node_asks_everybody_for_a_key(closed_node, http_rules):
     upload = {"Tus-Resumable": "1.0.0", "Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}
     with httpx.Client(base_url=closed_node.url, headers=upload, **HTTP) as client:
-        answers = {rule: client.request(*rule, params={"model_id": "m"}) for rule in http_rules}
-    allowed = {rule: one for rule, one in answers.items() if one.status_code != 405}
+        answers = {rule: client.request(*rule, params=NAMED.get(rule[1])).status_code for rule in http_rules}
+    allowed = {rule: status for rule, status in answers.items() if status != 405}
     assert len(allowed) > 40
-    opened = {
-        path for (_, path), one in allowed.items() if (one.status_code, one.json()["code"]) != (401, "missing_key")
-    }
-    assert opened == set()
+    assert {rule for rule, status in allowed.items() if status != 401} == set()
 
 
 @pytest.fixture(scope="module")
