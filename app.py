@@ -220,6 +220,7 @@ def _hosting(
         encrypted=encrypted,
         secure=Secure(ring, Triples(clock, settings, ring), linear),
         datasets=Datasets(store, clock, settings),
+        checks=checks,
         compute=compute,
         scrub=scrub,
         offload=offload,

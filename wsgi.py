@@ -1,13 +1,23 @@
 """gunicorn's door: `gunicorn -k eventlet -w 1 wsgi:app`. Monkey patching comes first."""
 
 import os
+from typing import Any
 
 MODE = os.environ.get("GRID_ASYNC_MODE", "eventlet")
+
+
+def _send_whole(sock: Any, data: Any, flags: int = 0) -> None:
+    """`sendall` without eventlet's copy of all that is left after each part that the system took."""
+    left = memoryview(data).cast("B")
+    while left:
+        left = left[sock.send(left, flags) :]
+
 
 if MODE == "eventlet":
     import eventlet
 
     eventlet.monkey_patch()
+    eventlet.greenio.GreenSocket.sendall = _send_whole
     os.environ.setdefault("PSYCOPG_WAIT_FUNC", "wait_selector")
     native_write = eventlet.patcher.original("os").write
 else:
@@ -18,7 +28,6 @@ import signal
 import sys
 import threading
 from types import FrameType
-from typing import Any
 
 from app import create_app
 from grid_node.database import db, require_tables

@@ -1,6 +1,6 @@
 """Speed and memory of hosted models: transfers, event-borne models, inference, long lists; peers in the same run.
 
-    python benchmarks/models.py [--parts transfers,events,inference,lists] [--rounds 3] [--seconds 3]
+    python benchmarks/models.py [--parts transfers,fairness,events,inference,lists] [--rounds 3] [--seconds 3]
 
 `transfers` needs nginx, `inference` LitServe in an environment of its own (`--litserve-python`, made when it is not
 there). Peers take turns within each round, on all cores, together with the load. Writes `results/models.{json,md}`;
@@ -25,7 +25,7 @@ from measure import RESULTS, ROOT, Rounds, cell, ratio_cell, table
 from models_peers import servers
 
 MIB = 1024 * 1024
-PARTS = ("transfers", "events", "inference", "lists")
+PARTS = ("transfers", "fairness", "events", "inference", "lists")
 LITSERVE_PYTHON = os.environ.get("GRID_BENCH_LITSERVE_PYTHON", str(ROOT / ".venv-litserve" / "bin" / "python"))
 UNBOUNDED = {"models_anonymous_quota_count": 100_000, "models_anonymous_quota_bytes": 100 * 1024 * MIB}
 Options = argparse.Namespace
@@ -77,6 +77,32 @@ def transfers_text(rounds: Rounds) -> Lines:
         "32 MB of growth.",
         "",
         *table(["", "node", "nginx", "node ÷ nginx", "growth of the node, MB"], rows),
+        "",
+    ]
+
+
+# --- others meanwhile ---------------------------------------------------------------------------------------------
+
+
+def fairness(options: Options, folder: Path) -> Rounds:
+    from models_peers.fairness import during_upload  # noqa: PLC0415
+    from models_peers.transfers import Transfer  # noqa: PLC0415
+
+    with servers.node(**UNBOUNDED) as node:
+        transfer = Transfer(folder, 1024 * MIB)
+        transfer.warm(node, folder / "warm")
+        return measure.interleaved(options.rounds, {"node": lambda: during_upload(node, transfer)})
+
+
+def fairness_text(rounds: Rounds) -> Lines:
+    ours = rounds["node"]
+    row = [cell(ours[name], 1) for name in ("p50_ms", "p99_ms", "worst_ms")]
+    return [
+        "## Others while 1 GiB comes in",
+        "",
+        "Milliseconds of `GET /models` on a kept connection during an upload by tus. Aim: p99 below 100.",
+        "",
+        *table(["p50", "p99", "worst"], [row]),
         "",
     ]
 
@@ -218,12 +244,14 @@ def lists_text(rounds: Rounds) -> Lines:
 
 MEASURE: dict[str, Callable[[Options, Path], Rounds]] = {
     "transfers": transfers,
+    "fairness": fairness,
     "events": events,
     "inference": inference,
     "lists": lists,
 }
 TELL: dict[str, Callable[[Rounds], Lines]] = {
     "transfers": transfers_text,
+    "fairness": fairness_text,
     "events": events_text,
     "inference": inference_text,
     "lists": lists_text,

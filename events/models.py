@@ -10,6 +10,9 @@ from grid_node.hosting.schemas import DELETE, DETAILED_PAGE, FETCH, INFERENCE, P
 from grid_node.services import Services
 from grid_node.wire.events import Ack
 
+ELEMENT = 8
+"""Bytes of a message that stand for one element of an output: an ack of so many elements fits into the transport."""
+
 
 class ModelEvents:
     """`/models`, `/detailed_models_list`, `/is_model_copy_allowed`, `/get_model`, `/serve_model`, `/delete_model`,
@@ -57,7 +60,8 @@ class ModelEvents:
 
     def run_inference(self, sid: str, payload: Any) -> Ack:
         caller = self._caller(sid)
-        return self._hosting.inference.predict(caller, load(INFERENCE, payload))
+        most = self._services.settings.models_message_max // ELEMENT
+        return self._hosting.inference.predict(caller, load(INFERENCE, payload), most)
 
     def search_encrypted_models(self, sid: str, payload: Any) -> Ack:
         return self._hosting.encrypted.search(self._caller(sid), payload)

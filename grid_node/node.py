@@ -134,11 +134,12 @@ class Node:
         grid.uploads.expire()
         grid.holds.expire()
         self.http.recover()
-        grid.blobs.sweep(grid.holds.needed, now - grid.settings.blob_gc_grace)
         grid.store.write(lambda tx: grid.limiter.purge(tx, now))
         grid.store.write(lambda tx: grid.epistula.purge(tx, now))
         grid.store.write(lambda tx: grid.hosting.serving.purge(tx, now))
         grid.store.write(lambda tx: grid.streams.purge(tx, now - grid.settings.public_api_task_ttl))
+        grid.hosting.checks.sweep(now - grid.settings.blob_gc_grace)
+        grid.blobs.sweep(grid.holds.needed, now - grid.settings.blob_gc_grace)  # last: it may fail with its medium
 
 
 def _loop(action: Callable[[], Any], every: float, stopping: threading.Event, name: str) -> None:

@@ -11,6 +11,7 @@ from grid_node.blobs.holds import Holds
 from grid_node.blobs.store import Blobs
 from grid_node.census import Census
 from grid_node.clock import Clock
+from grid_node.compute.checks import Checks
 from grid_node.compute.client import ComputeProcesses
 from grid_node.database import Offload, Store
 from grid_node.generation.dispatch import Dispatcher
@@ -52,6 +53,7 @@ class Hosting:
     encrypted: Encrypted
     secure: Secure
     datasets: Datasets
+    checks: Checks
     compute: ComputeProcesses
     scrub: Scrub
     offload: Offload

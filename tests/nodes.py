@@ -106,6 +106,12 @@ class LiveNode:
         self.terminate()
         self._engine.dispose()
 
+    def discard(self) -> None:
+        """`stop` at once, where a test is not about the end of a node."""
+        if self.is_running:
+            self.kill()
+        self.stop()
+
     def terminate(self) -> None:
         """SIGTERM to the node alone."""
         _end([self._process] if self._process is not None else [])

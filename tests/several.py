@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import os
 import socket
 import threading
 import time
@@ -20,7 +21,8 @@ from tests.integration.sockets import Socket, worker
 from tests.nodes import LiveNode
 from tests.stores import postgres_database
 
-REDIS = "redis://127.0.0.1:6379/11"
+REDIS = f"redis://127.0.0.1:6379/{11 + int(os.environ.get('PYTEST_XDIST_WORKER', 'gw0')[2:]) % 4}"
+"""A database of its own for each process of the suite: each empties it."""
 KINDS = [
     "sqlite",
     pytest.param("postgresql", marks=pytest.mark.postgres),

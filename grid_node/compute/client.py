@@ -158,7 +158,10 @@ class ComputeProcesses:
         deadline = time.monotonic() + self._check_max
         died_of_it = False
         for _ in range(2):
-            process = min(self._pool.wait_ready(deadline), key=lambda one: one.in_hand)
+            try:
+                process = min(self._pool.wait_ready(deadline), key=lambda one: one.in_hand)
+            except InferenceTimeout:  # nobody asked for an inference
+                raise ComputeUnavailable(retry_after=self._pool.retry_after()) from None
             try:
                 return self._described(process, meta, file, deadline)
             except ProcessDied:

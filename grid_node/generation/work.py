@@ -118,6 +118,8 @@ class Work:
         submission = self._submission(worker, given, asset)
         before = self._feedback_seq(worker) if given["wait_s"] else 0
         answer = self._leases.submit(submission)
+        if isinstance(asset, bytes) and submission.inline is None and not self._blobs.confirm(submission.actual):
+            self._blobs.put(asset)  # buried before its reference was committed, by somebody who was refused the same
         if answer["state"] == "scoring" and given["wait_s"]:
             return self._verdict(worker, given["lease_id"], before, given["wait_s"]) or answer
         return answer

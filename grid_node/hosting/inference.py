@@ -22,6 +22,7 @@ from grid_node.database import Store, Transaction
 from grid_node.errors import (
     FormatNotRunnable,
     InferenceTimeout,
+    InferenceTooLarge,
     ModelCorrupt,
     ModelNotReady,
     NotFound,
@@ -35,7 +36,7 @@ from grid_node.hosting.schemas import known_id
 from grid_node.hosting.tensors_json import nested
 from grid_node.settings import Settings
 from grid_node.statements import prepared
-from models_store.tensors import Signature, Tensor
+from models_store.tensors import DATATYPES, Signature, Tensor
 
 KILLS_MAX = 3
 """Compute processes that may die over a version before it waits for the operator."""
@@ -135,15 +136,22 @@ class Inference:
             outputs = [found[name] for name in names]
         return row, outputs
 
-    def predict(self, caller: ModelCaller, fields: dict[str, Any]) -> dict[str, Any]:
-        """`/run_inference` with the members of InferenceSchema; raises what `run` raises, and NonFiniteOutput."""
-        deadline = self._deadline(None, None)
-        _, runnable = self._loaded(caller, fields["model_id"], fields.get("version"))
-        inputs = given_tensors(runnable.signature, fields["data"], fields.get("encoding"))
-        outputs = self._infer(runnable, arranged(runnable.signature, inputs), deadline)
+    def predict(self, caller: ModelCaller, fields: dict[str, Any], most: int | None = None) -> dict[str, Any]:
+        """`/run_inference` with the members of InferenceSchema; raises what `run` raises, NonFiniteOutput, and
+        InferenceTooLarge for more than `most` elements."""
+        outputs = self.predicted(caller, fields)
+        if most is not None and sum(len(one.data) // DATATYPES[one.datatype] for one in outputs) > most:
+            raise InferenceTooLarge("The outputs are too large for an event; HTTP gives them", limit=most)
         lists = {tensor.name: nested(tensor) for tensor in outputs}
         answer = {"success": True, "prediction": lists[outputs[0].name]}
         return answer if len(outputs) == 1 else {**answer, "outputs": lists}
+
+    def predicted(self, caller: ModelCaller, fields: dict[str, Any]) -> list[Tensor]:
+        """The same as tensors."""
+        deadline = self._deadline(None, None)
+        _, runnable = self._loaded(caller, fields["model_id"], fields.get("version"))
+        inputs = given_tensors(runnable.signature, fields["data"], fields.get("encoding"))
+        return self._infer(runnable, arranged(runnable.signature, inputs), deadline)
 
     def now(self) -> float:
         """Seconds on the service's timer."""

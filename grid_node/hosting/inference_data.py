@@ -5,6 +5,7 @@ from io import BytesIO
 from typing import Any
 
 from grid_node.hosting.encoding import decoded
+from grid_node.hosting.long_arrays import ArrayText, of_text
 from grid_node.hosting.refusal import refused
 from grid_node.hosting.tensors_json import BadTensor, of_lists
 from models_store.errors import ModelError
@@ -64,13 +65,14 @@ def _check(spec: TensorSpec, tensor: Tensor) -> None:
 
 
 def given_tensors(signature: Signature, data: Any, encoding: str | None) -> list[Tensor]:
-    """`data` of `/run_inference`: a nested list, an object of them, or safetensors as bytes or encoded text."""
+    """`data` of `/run_inference`: a nested list, an object of them, or safetensors as bytes or encoded text. A long
+    list may still be the text that it came as."""
     if isinstance(data, bytes | bytearray | str):
         return _of_safetensors(data, encoding)
     if isinstance(data, dict):
         specs = {spec.name: spec for spec in signature.inputs}
         return [_of_lists(specs.get(name), name, value) for name, value in data.items()]
-    if not isinstance(data, list):
+    if not isinstance(data, list | ArrayText):
         raise refused("data must be a nested list, an object of nested lists, or safetensors", "data")
     if len(signature.inputs) != 1:
         names = ", ".join(spec.name for spec in signature.inputs)
@@ -82,6 +84,8 @@ def _of_lists(spec: TensorSpec | None, name: str, value: Any) -> Tensor:
     if spec is None:
         raise refused(f"input {name}: the model has no such input", name)
     try:
+        if isinstance(value, ArrayText):
+            return of_text(name, value, spec.datatype)
         return of_lists(name, value, spec.datatype)
     except BadTensor as error:
         raise refused(f"input {name} {error}", name) from None

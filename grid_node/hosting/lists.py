@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Select, and_, select
+from sqlalchemy import Select, and_, null, select
 
 from grid_node.database import Transaction
 from grid_node.errors import ModelNotFound
@@ -13,6 +13,9 @@ MANY = 500
 """Models above which the versions of all are read, instead of those asked for."""
 _LISTED = and_(models.c.place.is_not(None), models.c.hidden.is_(False))
 _ORDER = (models.c.place, models.c.number)
+_LONG = ("signature", "architecture")
+_SHOWN = [null().label(column.name) if column.name in _LONG else column for column in COLUMNS]
+"""What a list shows: not the long texts, of which it would read megabytes for nothing."""
 _IDS = prepared(select(models.c.id).where(_LISTED).order_by(*_ORDER))
 _VERSIONS = prepared(
     select(versions.c.model, versions.c.version)
@@ -29,19 +32,19 @@ def ids(tx: Transaction) -> list[str]:
 
 def page_of_ids(tx: Transaction, limit: int, after: str | None) -> list[str]:
     """At most `limit` ids from behind `after`."""
-    statement = select(models.c.id).where(_LISTED, *_behind(tx, after)).order_by(*_ORDER).limit(limit)
+    statement = select(models.c.id).where(_LISTED, *_behind(tx, after, _LISTED)).order_by(*_ORDER).limit(limit)
     return list(tx.execute(statement).scalars())
 
 
 def page(
     tx: Transaction, owner: str, limit: int | None, after: str | None, tag: str | None
 ) -> list[tuple[VersionRow, list[int]]]:
-    """Newest versions with the numbers of all; shares only for their owner."""
+    """Newest versions, but for what says how they run, with the numbers of all; shares only for their owner."""
     listed = models.c.hidden.is_(False) if not owner else (models.c.hidden.is_(False)) | (models.c.owner == owner)
     statement = (
-        select(*COLUMNS)
+        select(*_SHOWN)
         .select_from(JOINED)
-        .where(versions.c.version == models.c.newest, models.c.place.is_not(None), listed, *_behind(tx, after))
+        .where(versions.c.version == models.c.newest, models.c.place.is_not(None), listed, *_behind(tx, after, listed))
         .order_by(*_ORDER)
         .limit(limit)
     )
@@ -70,11 +73,11 @@ def _all_versions(tx: Transaction, rows: list[VersionRow]) -> list[list[int]]:
     return [found.get(row.number, [row.version]) for row in rows]
 
 
-def _behind(tx: Transaction, after: str | None) -> list[Any]:
-    """Conditions that leave out everything up to `after`; an id that is not there leaves out all."""
+def _behind(tx: Transaction, after: str | None, seen: Any) -> list[Any]:
+    """Conditions that leave out everything up to `after`. Raises ModelNotFound for one that the caller does not see."""
     if after is None:
         return []
-    place = tx.execute(select(models.c.place, models.c.number).where(models.c.id == after)).one_or_none()
+    place = tx.execute(select(models.c.place, models.c.number).where(models.c.id == after, seen)).one_or_none()
     if place is None or place.place is None:
         raise ModelNotFound()
     return [(models.c.place > place.place) | ((models.c.place == place.place) & (models.c.number > place.number))]

@@ -1,6 +1,7 @@
 """What can be read of hosted models: lists, whether a copy is allowed, the bytes."""
 
 import json
+import time
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,6 +17,9 @@ from grid_node.hosting.encoding import encoded
 from grid_node.hosting.rights import ModelCaller, exists_for, may_download, require_download
 from grid_node.hosting.rows import VersionRow
 from grid_node.hosting.schemas import known_id
+
+RESTING = 500
+"""Rows described between two moments in which others may run."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,11 @@ class Reading:
         size = None if limit is None else limit + 1
         read = partial(lists.page, owner=caller.key_id, limit=size, after=after, tag=tag)
         found = self._store.read(read)
-        shown = [_described(caller, row, numbers) for row, numbers in found[:limit]]
+        shown = []
+        for number, (row, numbers) in enumerate(found[:limit], 1):
+            shown.append(_described(caller, row, numbers))
+            if number % RESTING == 0:
+                time.sleep(0)
         return {"success": True, "models": shown, **_next(limit, [row.id for row, _ in found])}
 
     def copy_allowed(self, caller: ModelCaller, model_id: str) -> dict[str, Any]:

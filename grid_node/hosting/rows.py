@@ -155,14 +155,22 @@ def check_next(
         raise ModelExists()
     require_change(caller, find(tx, model_id))
     if wish != "new" and wish != model.last_version + 1:
-        raise VersionConflict(version=model.last_version + 1)
+        raise _conflict(model.last_version + 1)
     return model
+
+
+def one_at_a_time(tx: Transaction, owner: str) -> None:
+    """Nobody else serves for this owner until the transaction ends; what is read from now on is what they left."""
+    if tx.is_postgresql:  # SQLite has one writer
+        tx.execute(_LOCK_OWNER, {"owner": owner})
+
+
+def _conflict(following: int) -> VersionConflict:
+    return VersionConflict(f"The version must be the next one, {following}", version=following)
 
 
 def check_quota(tx: Transaction, owner: str, size: int, quota: Quota) -> None:
     """Raises QuotaExceeded when `size` more bytes, or one more version, are too many."""
-    if tx.is_postgresql:
-        tx.execute(_LOCK_OWNER, {"owner": owner})
     used = tx.execute(_USED, {"owner": owner}).one()
     if used.size + size > quota.size:
         raise QuotaExceeded("No bytes left in the quota", used=int(used.size), limit=quota.size)
@@ -193,7 +201,7 @@ def _claim(tx: Transaction, caller: ModelCaller, model: Any, model_id: str, hidd
         if tx.execute(_AGAIN, {"of": model.number, "by": caller.key_id, "hide": hidden}).rowcount != 1:
             raise ModelExists()
     elif tx.execute(_ADVANCE, {"of": model.number, "seen": model.last_version}).rowcount != 1:
-        raise VersionConflict(version=model.last_version + 2)
+        raise _conflict(model.last_version + 2)
     return model.number, model.last_version + 1
 
 

@@ -1,5 +1,6 @@
 """Wire messages of hosted models: one schema for the event, the route, the form and the upload."""
 
+import json
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ _FORBIDDEN = re.compile(r"[/\\%?#]")
 FORMATS = ("safetensors", "torchscript", "torch_export", "syft-0.9.5", "opaque", "share")
 TAGS_MAX = 32
 DESCRIPTION_MAX = 4096
+ARCHITECTURE_MAX = 512 * 1024
+"""Bytes; 4,096 layers take less."""
 LATIN = ("iso-8859-1", "latin-1", "latin1")
 VERSION = validate.Range(1, 2**31 - 1)
 DIMENSION = validate.Range(-1, 2**31 - 1)
@@ -166,6 +169,11 @@ class ServeRequest:
     idempotency_key: str | None = None
 
 
+def _is_short(architecture: dict[str, Any]) -> None:
+    if len(json.dumps(architecture)) > ARCHITECTURE_MAX:
+        raise ValidationError(f"must not be longer than {ARCHITECTURE_MAX} bytes of JSON")
+
+
 _PLACES = validate.Length(2, 16)
 _IO = validate.Length(1, INPUTS_MAX)
 
@@ -187,7 +195,7 @@ class ServeSchema(Strict):
     inputs = fields.List(fields.Nested(TensorSchema), validate=_IO)
     outputs = fields.List(fields.Nested(TensorSchema), validate=_IO)
     batchable = Flag()
-    architecture = Object()
+    architecture = Object(validate=_is_short)
     shares = fields.List(fields.Nested(ShareSchema), validate=_PLACES)
     set = StrictText(validate=validate.Regexp(r"^[0-9a-f]{32}\Z", error="must be 32 lower hex digits"))
     crypto_provider = fields.Nested(ProviderSchema)

@@ -5,17 +5,20 @@ with the row and its references; nothing is answered before the commit.
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from grid_node.blobs.holds import Hold, Holds
-from grid_node.blobs.store import Blob, Blobs
+from grid_node.blobs.store import CHUNK, Blob, Blobs
 from grid_node.clock import Clock
 from grid_node.compute.port import Compute
 from grid_node.database import Store, Transaction
 from grid_node.errors import (
     FormatNotRunnable,
+    GridError,
     InvalidPayload,
     ModelFormatNotAvailable,
     Sha256Mismatch,
@@ -154,10 +157,16 @@ class Serving:
             raise FormatNotRunnable()
 
     def _check_rows(self, tx: Transaction, caller: ModelCaller, request: ServeRequest, size: int) -> None:
-        """A request that was answered before is judged when its bytes are known."""
-        if self._replays.find(tx, caller, request, self._clock.now()) is None:
+        """A request that was answered before is judged when its bytes are known.
+
+        Whether it was is asked after what its model stands in the way of: the two became visible together.
+        """
+        try:
             rows.check_next(tx, caller, request.model_id, request.version)
             rows.check_quota(tx, caller.key_id, size, self._quota(caller))
+        except GridError:
+            if self._replays.find(tx, caller, request, self._clock.now()) is None:
+                raise
 
     def _quota(self, caller: ModelCaller) -> Quota:
         settings = self._settings
@@ -171,18 +180,20 @@ class Serving:
         blob = held.blob
         path = self._blobs.path(blob.sha256)
         checked = self._checks.check(path, blob.size, request.format)
-        derived = None if checked.derived is None else self._adopt(checked.derived)
         columns = {} if checked.format != "share" else self._shared.check_share(caller, request, path)
-        runs = path if derived is None else self._blobs.path(derived.sha256)
-        signature = self._signature(request, checked.format, runs)
-        values = self._values(request, checked.format, blob, signature) | columns
-        values["derived_sha256"] = derived and derived.sha256
+        with self._derived(checked) as derived:
+            runs = path if derived is None else self._blobs.path(derived.blob.sha256)
+            signature = self._signature(request, checked.format, runs)
+            values = self._values(request, checked.format, blob, signature) | columns
+            values["derived_sha256"] = derived and derived.blob.sha256
 
-        def unit(tx: Transaction) -> Served:
-            held.release(tx)
-            return self._insert(tx, caller, request, blob, values)
+            def unit(tx: Transaction) -> Served:
+                for one in (held, derived):
+                    if one is not None:
+                        one.release(tx)
+                return self._insert(tx, caller, request, blob, values)
 
-        return self._store.write(unit)
+            return self._store.write(unit)
 
     def _publish_shared(self, caller: ModelCaller, request: ServeRequest, blob: Blob | None) -> Served:
         """An encrypted model: this node keeps the table of shares, and the plaintext in no case."""
@@ -195,12 +206,24 @@ class Serving:
                 self._shared.take_back(placed)
             raise
 
+    @contextmanager
+    def _derived(self, checked: Checked) -> Iterator[Hold | None]:
+        """What the check made of the bytes, in the store and held; its file is gone when this is entered or raises."""
+        if checked.derived is None:
+            yield None
+            return
+        try:
+            blob = self._adopt(checked.derived)
+        finally:
+            checked.derived.unlink(missing_ok=True)
+        with self._holds.hold(blob) as held:
+            yield held
+
     def _adopt(self, file: Path) -> Blob:
         """The derived file is ours and small enough to have been written by a bounded process."""
         with self._blobs.writer(self._settings.syft_expanded_max * 2) as writer, file.open("rb") as opened:
-            while piece := opened.read(256 * 1024):
+            while piece := opened.read(CHUNK):
                 writer.write(piece)
-            file.unlink()
             return writer.commit()
 
     def _signature(self, request: ServeRequest, form: str, runs: Path) -> Signature | None:
@@ -210,7 +233,8 @@ class Serving:
         runnable = form in WITH_CODE or (form in STATE_DICTS and request.architecture is not None)
         if not runnable:
             if request.allow_remote_inference:
-                raise FormatNotRunnable()
+                wants = "A state dict runs with an architecture" if form in STATE_DICTS else None
+                raise FormatNotRunnable(wants)
             return None
         form = "safetensors" if form in STATE_DICTS else form
         inputs, outputs = _plain(request.inputs), _plain(request.outputs)
@@ -244,6 +268,7 @@ class Serving:
     ) -> Served:
         """`placed` is the request with the shares of an encrypted model, as they were placed."""
         now = self._clock.now()
+        rows.one_at_a_time(tx, caller.key_id)
         first = self._replays.find(tx, caller, request, now)
         if first is not None:
             return self._replays.answer(first, request, blob)

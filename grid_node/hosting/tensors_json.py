@@ -98,15 +98,16 @@ def _elements_of(text: bytes, datatype: str) -> list[Any]:
 
 def _check_structure(text: bytes, shape: Sequence[int]) -> None:
     """Brackets and commas are those of a flat array, or of an array nested as `shape` says."""
-    structure = _structure(text)
+    marks = structure(text)
     count = math.prod(shape)
-    if len(structure) == 2 + max(0, count - 1) and structure == _row(count):
+    if len(marks) == 2 + max(0, count - 1) and marks == _row(count):
         return
-    if len(structure) != _nested_length(shape) or structure != _nested_structure(shape):
+    if len(marks) != _nested_length(shape) or marks != _nested_structure(shape):
         raise BadTensor(f"must have {count} elements, flat or nested as its shape {list(shape)} says")
 
 
-def _structure(text: bytes) -> bytes:
+def structure(text: bytes) -> bytes:
+    """The brackets and commas of a JSON text without strings."""
     if len(text) <= TEXT:
         return text.translate(None, _NOT_STRUCTURE)
     found = bytearray()

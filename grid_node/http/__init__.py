@@ -39,8 +39,8 @@ def register_routes(app: Flask, services: Services, server: Any) -> HttpFace:
     api.register_blueprint(TaskRoutes(services, doorkeeper, connections).blueprint())
     api.register_blueprint(WorkerRoutes(services, doorkeeper).blueprint())
     api.register_blueprint(DatasetRoutes(services).blueprint())
-    api.register_blueprint(ModelRoutes(services, doorkeeper).blueprint())
     door = InferDoor(services)
+    api.register_blueprint(ModelRoutes(services, doorkeeper, door.in_hand).blueprint())
     api.register_blueprint(V2Routes(services, door).blueprint())
     app.wsgi_app = InferFirst(app.wsgi_app, door, idle)  # type: ignore[method-assign]
     app.register_blueprint(uploads.blueprint(doorkeeper))

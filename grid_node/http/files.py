@@ -102,10 +102,10 @@ def _body(request: Request, blobs: Blobs, sha256: str, part: Part | None, stall:
     if request.method == "HEAD":
         return iter(())
     pieces = read_whole(blobs, sha256) if part is None else blobs.open(sha256, part.start, part.length)
-    return _sent(request.environ, pieces, stall)
+    return sent(request.environ, pieces, stall)
 
 
-def _sent(environ: Mapping[str, Any], pieces: Iterator[bytes], stall: float) -> Iterator[bytes]:
+def sent(environ: Mapping[str, Any], pieces: Iterator[bytes], stall: float = SEND_STALL) -> Iterator[bytes]:
     """Runs while the server sends, after the request's context; a stalled reader times out its socket.
 
     Bytes that cannot be read, or prove to be damaged, break the connection: the reader must see that some are missing.

@@ -46,17 +46,17 @@ def parse_with_text(body: bytes, member: str, rest_max: int) -> Any:
     if found is None:
         return parse_json(_within(body, rest_max))
     if _find_long(body, found.end + 1) is not None:
-        raise _refused(f"may have one long text, {member}")
+        raise refused(f"may have one long text, {member}")
     token = uuid.uuid4().hex
     payload = parse_json(_within(body[: found.start] + token.encode() + body[found.end :], rest_max))
     if not isinstance(payload, dict) or payload.get(member) != token:
-        raise _refused(f"may have one long text, {member}")
+        raise refused(f"may have one long text, {member}")
     return {**payload, member: found.text}
 
 
 def _within(rest: bytes, rest_max: int) -> bytes:
     if len(rest) > rest_max:
-        raise _refused("is too long")
+        raise refused("is too long")
     return rest
 
 
@@ -79,7 +79,7 @@ def _read(body: bytes, start: int) -> _LongText:
     while body[at : at + 1] != b'"':
         end = _whole_characters(body, at, _end_of_units(body, at, SLICE))
         if end == at:
-            raise _refused("is not JSON")
+            raise refused("is not JSON")
         _append(pieces, _decoded(body[at:end]))
         at = end
         time.sleep(0)
@@ -112,9 +112,20 @@ def _decoded(piece: bytes) -> str:
     try:
         text: str = json.loads('"' + piece.decode() + '"')
     except ValueError:
-        raise _refused("is not JSON") from None
+        raise refused("is not JSON") from None
     return text
 
 
-def _refused(problem: str) -> InvalidPayload:
+def end_of_text(body: bytes, start: int) -> int:
+    """Offset of the quote that ends a text whose first character is at `start`. Raises InvalidPayload."""
+    at = start
+    while (end := _end_of_units(body, at, SLICE)) > at:
+        at = end
+        time.sleep(0)
+    if body[at : at + 1] != b'"':
+        raise refused("is not JSON")
+    return at
+
+
+def refused(problem: str) -> InvalidPayload:
     return InvalidPayload(fields={"_schema": [f"the body {problem}"]})

@@ -31,6 +31,7 @@ class ModelTarget:
     done = PUBLISHED
     kept = KEPT
     told = ("model_id", "version")
+    secrets = ("share_token",)
 
     def __init__(self, services: Services) -> None:
         settings = services.settings

@@ -14,6 +14,7 @@ from werkzeug.routing import BaseConverter
 from grid_node.errors import InferenceTooLarge, InvalidPayload
 from grid_node.fields import load
 from grid_node.hosting.encrypted import EncryptedSearchSchema
+from grid_node.hosting.long_arrays import nested_text
 from grid_node.hosting.schemas import (
     DELETE,
     DETAILED_PAGE,
@@ -35,11 +36,14 @@ from grid_node.hosting.serving import Served
 from grid_node.http.auth import Doorkeeper, target_of
 from grid_node.http.bodies import body_chunks
 from grid_node.http.documents import ERRORS, answers, body_of, header, query_of
-from grid_node.http.long_text import parse_with_text
+from grid_node.http.files import sent
+from grid_node.http.long_arrays import parse_with_arrays
 from grid_node.http.model_content import content_answer, version_in_path
-from grid_node.http.model_forms import SentModel, check_inline, sent_model
+from grid_node.http.model_forms import REST_MAX, SentModel, check_inline, sent_model
 from grid_node.http.payloads import json_payload, query_payload, with_idempotency_key
+from grid_node.http.v2_door import BytesInHand
 from grid_node.services import Services
+from models_store.tensors import Tensor
 
 Rule = tuple[str, Callable[..., Response], str, dict[str, Any]]
 """Address, view, method, what the OpenAPI document says of its input."""
@@ -61,8 +65,9 @@ class ModelRoutes:
     """`/models`, `/detailed_models_list`, `/is_model_copy_allowed`, `/get_model`, `/serve_model`, `/delete_model`,
     `/run_inference`, `/search-encrypted-models`, and the content of models."""
 
-    def __init__(self, services: Services, doorkeeper: Doorkeeper) -> None:
+    def __init__(self, services: Services, doorkeeper: Doorkeeper, in_hand: BytesInHand) -> None:
         self._services = services
+        self._in_hand = in_hand
         self._settings = services.settings
         self._hosting = services.hosting
         self._doorkeeper = doorkeeper
@@ -164,9 +169,17 @@ class ModelRoutes:
     def run_inference(self) -> Response:
         """Run a model on `data`: a nested list, an object of them, or safetensors as text."""
         caller = self._doorkeeper.model_caller(request)
-        limit = self._settings.infer_max_bytes
-        payload = parse_with_text(_inference_body(limit), "data", rest_max=limit)
-        return jsonify(self._hosting.inference.predict(caller, load(INFERENCE, payload)))
+        with self._in_hand.share() as take:
+            payload = parse_with_arrays(self._inference_body(take), "data", REST_MAX)
+            return _prediction(self._hosting.inference.predicted(caller, load(INFERENCE, payload)))
+
+    def _inference_body(self, take: Callable[[int], None]) -> bytes:
+        """Raises InferenceTooLarge, and QueueFull while too many bytes of others are in hand."""
+        pieces = []
+        for piece in body_chunks(request, self._settings.infer_max_bytes, too_large=InferenceTooLarge):
+            take(len(piece))
+            pieces.append(piece)
+        return b"".join(pieces)
 
     def search_encrypted(self) -> Response:
         """Where the shares of an encrypted model are."""
@@ -200,8 +213,13 @@ def _id_in_path(model_id: str) -> str:
     return model_id.removesuffix("/") if model_id.count("/") == 1 else model_id
 
 
-def _inference_body(limit: int) -> bytes:
-    return b"".join(body_chunks(request, limit, too_large=InferenceTooLarge))
+def _prediction(outputs: list[Tensor]) -> Response:
+    """The first output; of several all of them too, by name."""
+    texts = [nested_text(tensor) for tensor in outputs]
+    body = [b'{"success":true,"prediction":', *texts[0]]
+    for number, (tensor, text) in enumerate(zip(outputs, texts, strict=True) if len(outputs) > 1 else ()):
+        body += [b"," if number else b',"outputs":{', orjson.dumps(tensor.name), b":", *text]
+    return _json_answer([*body, b"}}\n" if len(outputs) > 1 else b"}\n"])
 
 
 def _text_answer(name: str, text: str) -> Response:
@@ -210,5 +228,11 @@ def _text_answer(name: str, text: str) -> Response:
     for start in range(0, len(text), SLICE):
         pieces.append(orjson.dumps(text[start : start + SLICE])[1:-1])
         time.sleep(0)
-    body = b'{"%b":"%b"}\n' % (name.encode(), b"".join(pieces))
-    return Response(body, content_type="application/json")
+    return _json_answer([b'{"%b":"' % name.encode(), *pieces, b'"}\n'])
+
+
+def _json_answer(pieces: list[bytes]) -> Response:
+    """A long answer, whose reader has a deadline."""
+    answer = Response(sent(request.environ, iter(pieces)), content_type="application/json")
+    answer.content_length = sum(map(len, pieces))
+    return answer

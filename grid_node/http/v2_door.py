@@ -25,6 +25,7 @@ from grid_node.hosting.refusal import refused
 from grid_node.hosting.rights import ModelCaller
 from grid_node.http.bodies import STALL, body_chunks, peer_deadline, straight_reader
 from grid_node.http.errors import AGAIN_LATER
+from grid_node.http.files import sent
 from grid_node.http.idle import IdleConnections
 from grid_node.http.inflate import accepted_coding, deflated, inflated
 from grid_node.services import Services
@@ -90,7 +91,7 @@ class InferDoor:
         self._metrics = services.metrics
         self._offload = services.hosting.offload
         self._max_bytes = services.settings.infer_max_bytes
-        self._in_hand = BytesInHand(BODIES * self._max_bytes)
+        self.in_hand = BytesInHand(BODIES * self._max_bytes)
         self._seconds = functools.cache(lambda status: services.metrics.http.labels(ROUTE, str(status)))
 
     def answer(self, environ: Environ, name: str, version: str | None) -> Answer:
@@ -122,7 +123,7 @@ class InferDoor:
     def _infer(self, environ: Environ, name: str, version: int | None) -> Answer:
         caller = caller_of(self._access, environ)
         header_length = _header_length(environ)
-        with self._in_hand.share() as take:
+        with self.in_hand.share() as take:
             body = self._body(environ, take)
             arrived = self._inference.now()
             coding = environ.get("HTTP_CONTENT_ENCODING")
@@ -234,19 +235,25 @@ class InferFirst:
         self._idle.begin(sock)
         answer = self._door.answer(environ, match[1], match[2])
         start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", answer.headers)
-        return _Sent(answer.body, functools.partial(self._idle.done, sock))
+        return _Sent(answer.body, environ, functools.partial(self._idle.done, sock))
 
 
 class _Sent:
     """The body, and what is to be done when the server has sent it."""
 
-    __slots__ = ("_body", "close")
+    __slots__ = ("_body", "_environ", "close")
 
-    def __init__(self, body: list[v2.Buffer], close: Callable[[], None]) -> None:
+    def __init__(self, body: list[v2.Buffer], environ: Environ, close: Callable[[], None]) -> None:
         self._body = body
+        self._environ = environ
         self.close = close
 
     def __iter__(self) -> Iterator[bytes]:
+        if len(self._body) == 1 and len(self._body[0]) <= PIECE:  # what the system's buffers take
+            return iter((bytes(self._body[0]),))
+        return sent(self._environ, self._pieces())
+
+    def _pieces(self) -> Iterator[bytes]:
         for buffer in self._body:
             for start in range(0, len(buffer), PIECE):
                 yield bytes(buffer[start : start + PIECE])

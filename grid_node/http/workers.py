@@ -3,6 +3,7 @@
 import base64
 import binascii
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from flask import Response, jsonify, request
@@ -130,7 +131,12 @@ class WorkerRoutes:
         if signed is not None:
             digest = asset.sha256 if isinstance(asset, Blob) else body_digest("POST", target_of(request), asset)
             self._doorkeeper.confirm(request, signed, digest)
-        return jsonify(self._work.submit(worker, given, asset))
+        with self._held(asset):
+            return jsonify(self._work.submit(worker, given, asset))
+
+    def _held(self, asset: bytes | Blob) -> AbstractContextManager[object]:
+        """What is in the store already stays there until it is decided whether the result is taken."""
+        return self._services.holds.hold(asset) if isinstance(asset, Blob) else nullcontext()
 
     def _raw_asset(self, limit: int) -> bytes | Blob:
         length = announced_length(request)

@@ -18,7 +18,7 @@ from grid_node.uploads.partials import Partial
 from grid_node.uploads.rows import UploadRow
 from grid_node.uploads.tables import REJECTED
 from grid_node.uploads.target import Completion, FinishedUpload, UploadTarget
-from grid_node.uploads.tus import parse_metadata
+from grid_node.uploads.tus import parse_metadata, without
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,9 @@ class Finishing:
 
     def _record(self, row: UploadRow, state: str, told: dict[str, Any], target: UploadTarget) -> None:
         until = self._clock.now() + target.kept
-        self._store.write(partial(rows.mark_outcome, upload_id=row.id, state=state, told=told, expires_at=until))
+        metadata = without(row.upload_metadata, target.secrets)
+        outcome = partial(rows.mark_outcome, state=state, told=told, metadata=metadata, expires_at=until)
+        self._store.write(partial(outcome, upload_id=row.id))
 
 
 class _Unattended:

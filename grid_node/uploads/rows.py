@@ -67,6 +67,7 @@ _MARK_OUTCOME = (
         state=bindparam("outcome"),
         answer=bindparam("told"),
         expires_at=bindparam("until"),
+        upload_metadata=bindparam("metadata"),
         # what is not here to be taken is its target's business, which may want its digest known to nobody
         sha256=case((bindparam("outcome") == STORED, uploads.c.sha256)),
     )
@@ -111,8 +112,11 @@ def mark_lost(tx: Transaction, upload_id: str) -> None:
     tx.execute(_MARK_LOST, {"upload_id": upload_id})
 
 
-def mark_outcome(tx: Transaction, upload_id: str, state: str, told: dict[str, Any], expires_at: float) -> None:
+def mark_outcome(
+    tx: Transaction, upload_id: str, state: str, told: dict[str, Any], metadata: str, expires_at: float
+) -> None:
     values = {"upload_id": upload_id, "outcome": state, "told": json.dumps(told), "until": expires_at}
+    values["metadata"] = metadata
     tx.execute(_MARK_OUTCOME, values)
 
 

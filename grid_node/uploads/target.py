@@ -56,6 +56,10 @@ class UploadTarget(Protocol):
         """Members of the status that are null until `completed` names them."""
 
     @property
+    def secrets(self) -> tuple[str, ...]:
+        """Members of the metadata that are forgotten once the upload has its outcome."""
+
+    @property
     def patience(self) -> float | None:
         """Seconds for which a request waits for `completed`, which then goes on in the background; None: to the end."""
 
@@ -89,6 +93,7 @@ class StoredTarget:
     check: Callable[[str, Mapping[str, str], int], None] = _anything
     done: str = STORED
     told: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
     patience: float | None = None
 
     def room(self, owner: str) -> int | None:

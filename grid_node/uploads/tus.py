@@ -4,6 +4,7 @@ import base64
 import binascii
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,12 @@ def parse_metadata(header: str) -> dict[str, str]:
             raise invalid("Upload-Metadata", "Each key is there once, printable ASCII without space and comma.")
         metadata[key] = _text(encoded.strip())
     return metadata
+
+
+def without(header: str, keys: Iterable[str]) -> str:
+    """Upload-Metadata without these keys."""
+    forgotten = set(keys)
+    return ",".join(item for item in header.split(",") if item.strip().partition(" ")[0] not in forgotten)
 
 
 def _text(encoded: str) -> str:

@@ -49,7 +49,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveNode]:
     try:
         yield made
     finally:
-        made.stop()
+        made.discard()
 
 
 @pytest.fixture(scope="module")

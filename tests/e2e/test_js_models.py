@@ -31,7 +31,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveNode]:
     try:
         yield made
     finally:
-        made.stop()
+        made.discard()
 
 
 @pytest.fixture(scope="module")

@@ -71,7 +71,7 @@ def test_models_are_whole_after_every_kill(tmp_path):
             assert there <= sent
         assert len(acknowledged) > 20 * ROUNDS
     finally:
-        node.stop()
+        node.discard()
 
 
 def listed_whole(node: LiveNode) -> set[str]:

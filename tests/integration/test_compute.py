@@ -495,11 +495,10 @@ def test_a_model_that_kills_its_process_is_named_each_time_and_its_caller_gets_5
     deadly = registered(mortal.compute, tmp_path, "deadly")
     served, local = mlp(mortal.compute, tmp_path)
     served(torch.zeros(1, 8))
-    for strikes in (2, 4):
-        with pytest.raises(ComputeUnavailable) as refused:
-            deadly(torch.full((1, 2), -1.0))
-        assert refused.value.retry_after
-        until(lambda strikes=strikes: mortal.strikes == [deadly.key] * strikes)  # type: ignore[misc]
+    with pytest.raises(ComputeUnavailable) as refused:
+        deadly(torch.full((1, 2), -1.0))
+    assert refused.value.retry_after
+    until(lambda: mortal.strikes == [deadly.key] * 2)  # it was asked again, once
     x = torch.randn(2, 8)
     torch.testing.assert_close(served(x), local(x), rtol=1e-5, atol=1e-6)
 
@@ -515,9 +514,12 @@ def test_a_model_that_does_not_end_costs_its_process_and_a_strike(mortal: Mortal
     assert torch.equal(deadly(torch.zeros(1, 2)), torch.zeros(1, 2))
 
 
-def test_a_process_that_says_nothing_is_ended_and_nobody_is_to_blame(mortal: Mortal, tmp_path: Path) -> None:
+def test_a_process_that_says_nothing_is_ended_and_nobody_is_to_blame(
+    mortal: Mortal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     compute = mortal.compute
     served, _ = mlp(compute, tmp_path)
+    monkeypatch.setattr(compute._pool, "_check_max", 0.5)  # the longest that it may be busy
     before = compute.restarts
     os.kill(compute.pids[0], signal.SIGSTOP)
     with pytest.raises(InferenceTimeout):

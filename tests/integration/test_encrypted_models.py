@@ -54,7 +54,7 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         )
     finally:
         for node in nodes:
-            node.stop()
+            node.discard()
 
 
 @pytest.fixture
@@ -214,7 +214,7 @@ def test_shares_that_a_client_adds_are_shares_of_the_sum(grid: Any, client: Encr
 
 
 def test_a_holder_that_is_down_leaves_no_share_and_no_model(grid: Any) -> None:
-    grid.holders[1].terminate()
+    grid.holders[1].kill()
     try:
         answer = serve(grid, model_id="failed")
         assert answer.status_code == 504, answer.text
@@ -231,12 +231,13 @@ def test_a_holder_that_is_down_leaves_no_share_and_no_model(grid: Any) -> None:
 
 def test_a_deletion_reaches_a_holder_that_was_away(grid: Any) -> None:
     assert serve(grid, model_id="away").status_code == 200
-    grid.holders[2].terminate()
+    grid.holders[2].kill()
     answer = requests.post(
         f"{grid.home.url}/delete_model", json={"model_id": "away"}, headers=bearer(grid.key), timeout=30
     )
     assert answer.status_code == 200
-    grid.home.restart()
+    grid.home.kill()
+    grid.home.start()
     grid.holders[2].start()
     until(lambda: held(grid) == [[], [], []], 60)
 

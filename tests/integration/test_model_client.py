@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveNode]:
     try:
         yield made
     finally:
-        made.stop()
+        made.discard()
 
 
 @pytest.fixture(scope="module")
@@ -314,3 +315,10 @@ def test_a_client_goes_on_after_the_node_was_restarted(node: LiveNode, client: M
     assert "digits" in client.list()
     assert client.get("digits")
     assert client.run("digits", np.zeros((1, 1, 12, 12), np.float32)).shape == (1, 10)
+
+
+def test_a_large_model_without_a_description_goes_up_too(client: ModelClient, tmp_path: Path) -> None:
+    content = os.urandom(2 * 1024 * 1024)
+    served = client.serve("quiet", content, description="", tags=[], resume=str(tmp_path / "note"))
+    assert served.sha256 == hashlib.sha256(content).hexdigest()
+    assert client.detailed()[-1].description == ""

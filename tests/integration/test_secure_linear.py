@@ -46,7 +46,7 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield SimpleNamespace(provider=where, holders=holders, workers=workers, set_id=set_id, keys=keys)
     finally:
         for node in nodes:
-            node.stop()
+            node.discard()
 
 
 def by_token(grid: Any) -> list[ShareHolder]:

@@ -58,7 +58,7 @@ def results(tmp_path_factory):
         serve(node, "half", {name: value.half() for name, value in NEW.state_dict().items()}, MLP, inputs=INPUTS)
         yield called(node)
     finally:
-        node.stop()
+        node.discard()
 
 
 def called(node):

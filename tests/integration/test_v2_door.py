@@ -14,6 +14,7 @@ import requests
 import torch
 from safetensors.torch import save
 
+from tests.integration.sockets import Socket
 from tests.nodes import LiveNode
 
 WIDTH = 4
@@ -40,7 +41,7 @@ def node(tmp_path_factory):
         served(made)
         yield made
     finally:
-        made.stop()
+        made.discard()
 
 
 def asked(rows):
@@ -165,6 +166,30 @@ def test_run_inference_gives_the_same_numbers(node):
     assert answer.json()["prediction"][0] == pytest.approx(expected(ROW), rel=1e-5, abs=1e-6)
 
 
+def test_a_list_of_megabytes_is_run_and_its_answer_is_whole(node):
+    rows = [[n, n + 0.5, 1, -n] for n in range(60_000)]
+    for data in (rows, {"INPUT__0": rows}):
+        answer = requests.post(f"{node.url}/run_inference", json={"model_id": "m1", "data": data}, timeout=60)
+        assert answer.status_code == 200, answer.text[:300]
+        found = answer.json()["prediction"]
+        assert [len(found), *map(len, found[:2])] == [60_000, 2, 2]
+        assert [*found[-2], *found[-1]] == pytest.approx(expected(rows[-2:]), rel=1e-4)
+    rows[30_000] = ["x"]
+    refused = requests.post(f"{node.url}/run_inference", json={"model_id": "m1", "data": rows}, timeout=60)
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_payload")
+
+
+def test_outputs_too_large_for_an_event_are_refused_and_the_connection_lives(node):
+    peer = Socket(node.url)
+    small = peer.call("/run_inference", {"model_id": "m1", "data": [[0] * WIDTH] * 20_000})
+    assert len(small["prediction"]) == 20_000
+    served(node, "wide", model=weights(torch.nn.Linear(WIDTH, 20)))
+    refused = peer.call("/run_inference", {"model_id": "wide", "data": [[0] * WIDTH] * 20_000})
+    assert (refused["status"], refused["code"]) == (413, "inference_too_large")
+    assert peer.call("/models")["success"]
+    peer.close()
+
+
 def test_raw_floats_are_taken_without_a_content_type(node):
     one = {"name": "INPUT__0", "shape": [1, WIDTH], "datatype": "FP32", "parameters": {"binary_data_size": 16}}
     head = json.dumps({"inputs": [one], "parameters": {"binary_data_output": True}}).encode()
@@ -187,4 +212,4 @@ def test_a_kept_connection_does_not_hold_up_the_end(node, tmp_path):
             other.terminate()
             assert time.monotonic() - began < 10
     finally:
-        other.stop()
+        other.discard()

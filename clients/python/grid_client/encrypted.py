@@ -183,7 +183,11 @@ class EncryptedModels:
     ) -> None:
         token = None if secret is None else share_token(secret, set_id, place.index)
         with self._holder(place.address, keys.get(place.worker, ""), token) as holder:
-            holder.fetch(share_id(set_id, place.index), file, place.sha256, deadline - self._clock())
+            try:
+                holder.fetch(share_id(set_id, place.index), file, place.sha256, deadline - self._clock())
+            except GridError as error:
+                error.add_note(f"holder {place.worker} at {place.address}")
+                raise
 
     def _place(self, parts: Sequence[Part], workers: Sequence[Worker], deadline: float) -> None:
         """At all workers at once; the first failure ends the others and is raised."""

@@ -87,7 +87,8 @@ class ModelUpload:
             raise
 
     def _created(self) -> str:
-        metadata = ",".join(f"{name} {_coded(text)}" for name, text in _plain(self._fields).items())
+        # a key without a value stands alone: a header line may not end in a space
+        metadata = ",".join(f"{name} {_coded(text)}".strip() for name, text in _plain(self._fields).items())
         headers = {**TUS, "Upload-Length": str(self._model.size), "Upload-Metadata": metadata}
         answer = self._http.retried(
             lambda: self._http.request("POST", "uploads", body=b"", headers=headers), self._deadline

@@ -131,7 +131,7 @@ class ModelClient:
         *,
         progress: Progress = no_progress,
         timeout: float = TRANSFER_TIMEOUT,
-        resume: Path | None = None,
+        resume: str | Path | None = None,
         **fields: Any,
     ) -> Served:
         """Serve bytes, a file, or a state dict of torch tensors or numpy arrays (then as safetensors).
@@ -154,7 +154,7 @@ class ModelClient:
                     wanted,
                     deadline=deadline,
                     progress=progress,
-                    resume=resume,
+                    resume=None if resume is None else Path(resume),
                     sleep=self._sleep,
                     clock=self._clock,
                 )

@@ -74,6 +74,8 @@ class Http:
         request = self._request(method, path, body=body, headers=headers, params=params)
         try:
             response = self._client.send(request)
+        except (httpx.LocalProtocolError, httpx.UnsupportedProtocol) as error:
+            raise GridError("bad_request", f"{method} {request.url.path}: {error}") from None
         except httpx.HTTPError as error:
             raise ConnectionLost(f"{method} {request.url.path}: {error!r}") from None
         return _checked(response)

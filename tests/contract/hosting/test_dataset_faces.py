@@ -20,7 +20,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveNode]:
     try:
         yield made
     finally:
-        made.stop()
+        made.discard()
 
 
 class Faces:

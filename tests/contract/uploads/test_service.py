@@ -44,7 +44,7 @@ from grid_node.uploads import rows
 from grid_node.uploads.service import REMEMBERED, Body, UploadService
 from grid_node.uploads.tables import Upload
 from grid_node.uploads.target import Completion, FinishedUpload, StoredTarget
-from grid_node.uploads.tus import Checksum
+from grid_node.uploads.tus import Checksum, parse_metadata
 from tests.stores import call, postgres_database
 
 CONTENT = bytes(range(251)) * 3000
@@ -65,6 +65,7 @@ class PublishingTarget:
     kept: float = 100.0
     done: str = "published"
     told: tuple[str, ...] = ("model_id", "version")
+    secrets: tuple[str, ...] = ("token",)
     patience: float | None = None
     open_bytes: int | None = None
     keep: Callable[[], object] = bool
@@ -466,6 +467,17 @@ def test_what_the_target_refuses_at_the_end_is_rejected_and_drops_the_bytes(uplo
     assert row.state == "rejected"
     assert row.told["error"]["code"] == "sha256_mismatch"
     assert uploads.referenced([row.sha256]) == set()
+
+
+@pytest.mark.parametrize("answer", [Completion(), Sha256Mismatch()])
+def test_a_secret_in_the_metadata_is_forgotten_with_the_outcome(uploads, answer) -> None:
+    target = PublishingTarget([answer])
+    upload_id = created(uploads, target, model_id="m1", token="between us", tags="[]")
+    with contextlib.suppress(Sha256Mismatch):
+        uploads.append(OWNER, target, upload_id, 0, sends(CONTENT))
+    assert target.seen[0][0].metadata["token"] == "between us"
+    row = uploads.find(OWNER, target, upload_id).row
+    assert parse_metadata(row.upload_metadata) == {"model_id": "m1", "tags": "[]"}
 
 
 def test_a_fault_of_ours_at_the_end_is_made_good_after_a_restart(start, tmp_path) -> None:

@@ -1,7 +1,7 @@
 import os
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from grid_node.errors import InvalidPayload
@@ -33,6 +33,7 @@ def parts_of(*pieces: bytes) -> list[tuple[str, bool, bytes]]:
     st.binary(max_size=60), st.sampled_from([b"", b"\r", b"\n", b"\r\n", b"\r\n-", b"\r\n--", b"\r\n--edg", b"--edge"])
 )
 def test_bytes_are_the_same_wherever_the_network_cuts_the_body(content, end):
+    assume(b"\r\n--edge" not in content + end)  # that would end the part
     body = HEAD + content + end + b"\r\n--edge--\r\n"
     for cut in range(len(body)):
         assert parts_of(body[:cut], body[cut:]) == [("model", True, content + end)]
