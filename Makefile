@@ -46,8 +46,10 @@ demo: setup
 serve: setup
 	$(BIN)/grid-node serve $(FLAGS)
 
+# Two processes: much of a test is waiting for a node to start. WORKERS=0 runs everything in one.
+WORKERS ?= 2
 test: setup-test
-	$(BIN)/python -m pytest $(TESTS) $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS) $(PYTEST_FLAGS)
 
 lint: setup-test
 	$(BIN)/ruff check .

@@ -17,6 +17,7 @@ MNEMONIC = Keypair.generate_mnemonic()
         (json.dumps({"secretSeed": SEED, "ss58Address": "x"}), Keypair.create_from_seed(SEED).ss58_address),
         (MNEMONIC, Keypair.create_from_mnemonic(MNEMONIC).ss58_address),
     ],
+    ids=["seed", "hotkey-file", "mnemonic"],
 )
 def test_a_hotkey_is_read_from_seed_mnemonic_or_hotkey_file(tmp_path: Path, content: str, address: str) -> None:
     file = tmp_path / "hotkey"
