@@ -171,7 +171,7 @@ def test_a_model_past_its_deadline_holds_up_no_other(author: Faces, moody: str, 
     assert author.event.call("/serve_model", {**other, "allow_remote_inference": True})["success"]
     assert predicted(author, other["model_id"], 1) == [[1]]
     with ThreadPoolExecutor(1) as pool:
-        slow = pool.submit(infer, author, moody, ROUNDS, timeout=2_000_000)
+        slow = pool.submit(infer, author, moody, 4 * ROUNDS, timeout=1_000_000)
         until(lambda: in_hand(author) > 0)
         assert author.event.call("/run_inference", {"model_id": other["model_id"], "data": [[1]]})["success"]
         late = slow.result(30)
