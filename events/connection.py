@@ -88,6 +88,11 @@ class ClientSessions:
     def get(self, sid: str) -> ClientSession | None:
         return self._sessions.get(sid)
 
+    def key_id(self, sid: str) -> str | None:
+        """The key that the socket showed when it connected."""
+        session = self._sessions.get(sid)
+        return None if session is None else session.key_id
+
     def keyed(self, sid: str) -> ClientSession:
         """The session of a socket that has a key; raises MissingKey."""
         session = self._sessions.get(sid)

@@ -48,5 +48,4 @@ class DatasetEvents:
         return self._datasets.page(self._caller(sid), **load(DATASETS_PAGE, payload))
 
     def _caller(self, sid: str, *, writes: bool = False) -> ModelCaller:
-        session = self._sessions.get(sid)
-        return self._access.by_id(None if session is None else session.key_id, writes=writes)
+        return self._access.by_id(self._sessions.key_id(sid), writes=writes)

@@ -67,6 +67,4 @@ class ModelEvents:
         return self._hosting.encrypted.search(self._caller(sid), payload)
 
     def _caller(self, sid: str, *, writes: bool = False, token: str | None = None) -> ModelCaller:
-        session = self._sessions.get(sid)
-        key_id = None if session is None else session.key_id
-        return self._hosting.access.by_id(key_id, writes=writes, token=token)
+        return self._hosting.access.by_id(self._sessions.key_id(sid), writes=writes, token=token)

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +225,17 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+@contextlib.contextmanager
+def running_node(folder: Path, **settings: Any) -> Iterator[LiveNode]:
+    """A node without scoring that runs inside the block; what its data folder then holds is nobody's any more."""
+    node = LiveNode(folder, **{"scoring_processes": 0, **settings})
+    try:
+        node.start()
+        yield node
+    finally:
+        node.discard()
 
 
 def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:

@@ -21,7 +21,6 @@ LONG = 64 * 1024
 RESTING = 512
 """Short texts skipped between two moments in which others may run."""
 
-_QUOTE = ord('"')
 _UNITS = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\u[0-9a-fA-F]{4}|\\["\\/bfnrt])*+')
 """What a JSON text is made of (RFC 8259, section 7); a match never ends within an escape."""
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from tests import crafted, torch_models
 from tests.contract.test_two_model_faces import Faces, assert_same, unique
-from tests.nodes import LiveNode, until
+from tests.nodes import LiveNode, running_node, until
 from tests.syft_files import IS_THERE, PYTHON
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -44,12 +44,8 @@ class Moody(torch.nn.Module):
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveNode]:
     formats = {"executable_formats": "torchscript,torch_export", "syft_python": PYTHON if IS_THERE else ""}
     limits = {"safetensors_tensors_max": TENSORS_MAX, "compute_threads": 1}
-    made = LiveNode(tmp_path_factory.mktemp("code"), scoring_processes=0, **formats, **limits)
-    made.start()
-    try:
+    with running_node(tmp_path_factory.mktemp("code"), **formats, **limits) as made:
         yield made
-    finally:
-        made.discard()
 
 
 @pytest.fixture(scope="module")

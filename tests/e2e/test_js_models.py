@@ -16,7 +16,7 @@ from grid_client.model_bytes import write_state_dict
 
 from tests.digits import ARCHITECTURE, INPUTS, digits, trained
 from tests.e2e.test_js_client import example, run
-from tests.nodes import LiveNode
+from tests.nodes import LiveNode, running_node
 
 __all__ = ["example"]
 
@@ -26,12 +26,8 @@ SCRIPT = ROOT / "clients" / "curl" / "models.sh"
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveNode]:
-    made = LiveNode(tmp_path_factory.mktemp("node"), scoring_processes=0)
-    made.start()
-    try:
+    with running_node(tmp_path_factory.mktemp("node")) as made:
         yield made
-    finally:
-        made.discard()
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from grid_client.progress import ProgressBar
 from torch import nn
 
 from tests.digits import ARCHITECTURE, INPUTS, digits, trained
-from tests.nodes import LiveNode
+from tests.nodes import LiveNode, running_node
 
 MIB = 1024 * 1024
 LINEAR = {"layers": [{"op": "linear", "weight": "weight", "bias": "bias"}]}
@@ -25,12 +25,8 @@ LINEAR = {"layers": [{"op": "linear", "weight": "weight", "bias": "bias"}]}
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveNode]:
-    made = LiveNode(tmp_path_factory.mktemp("node"), scoring_processes=0)
-    made.start()
-    try:
+    with running_node(tmp_path_factory.mktemp("node")) as made:
         yield made
-    finally:
-        made.discard()
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import socketio
 
 from grid_node.identity.service import NewKey
 from tests.integration.sockets import Socket
-from tests.nodes import LiveNode
+from tests.nodes import LiveNode, running_node
 
 ALL_BYTES = bytes(range(256))
 NOT_FOUND = {"success": False, "error": "Model not found."}
@@ -18,10 +18,8 @@ NOT_FOUND = {"success": False, "error": "Model not found."}
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory):
-    started = LiveNode(tmp_path_factory.mktemp("models"), scoring_processes=0, compute_processes=0)
-    started.start()
-    yield started
-    started.discard()
+    with running_node(tmp_path_factory.mktemp("models"), compute_processes=0) as started:
+        yield started
 
 
 @pytest.fixture

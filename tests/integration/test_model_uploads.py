@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.nodes import LiveNode, until
+from tests.nodes import LiveNode, running_node, until
 from tests.tus_client import Tuspy, tuspy
 
 __all__ = ["tuspy"]
@@ -93,12 +93,8 @@ def partials_of(node: LiveNode) -> list[Path]:
 
 @contextlib.contextmanager
 def running(folder: Path, **settings: Any) -> Iterator[LiveNode]:
-    node = LiveNode(folder, scoring_processes=0, compute_processes=0, **settings)
-    try:
-        node.start()
+    with running_node(folder, compute_processes=0, **settings) as node:
         yield node
-    finally:
-        node.discard()
 
 
 @pytest.fixture(scope="module")

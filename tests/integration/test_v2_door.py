@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save
 
 from tests.integration.sockets import Socket
-from tests.nodes import LiveNode
+from tests.nodes import running_node
 
 WIDTH = 4
 ARCHITECTURE = {"layers": [{"op": "linear", "weight": "weight", "bias": "bias"}]}
@@ -35,13 +35,9 @@ def served(node, model_id="m1", **fields):
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory):
-    made = LiveNode(tmp_path_factory.mktemp("door"), scoring_processes=0, infer_max_bytes=LIMIT)
-    made.start()
-    try:
+    with running_node(tmp_path_factory.mktemp("door"), infer_max_bytes=LIMIT) as made:
         served(made)
         yield made
-    finally:
-        made.discard()
 
 
 def asked(rows):

@@ -8,19 +8,15 @@ import httpx
 import pytest
 
 from tests.integration.sockets import Socket
-from tests.nodes import LiveNode
+from tests.nodes import LiveNode, running_node
 
 SEARCHES: list[Any] = [None, [], "text", {}, {"query": ""}, {"query": None}, {"query": 1.5}, {"query": ["a"] * 33}]
 
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveNode]:
-    made = LiveNode(tmp_path_factory.mktemp("node"), scoring_processes=0, compute_processes=0)
-    made.start()
-    try:
+    with running_node(tmp_path_factory.mktemp("node"), compute_processes=0) as made:
         yield made
-    finally:
-        made.discard()
 
 
 class Faces:
