@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 METADATA := setup.cfg pyproject.toml constraints.txt clients/python/setup.cfg clients/python/pyproject.toml
 
-.PHONY: help setup setup-test peers demo serve test lint reference clean
+.PHONY: help setup setup-test peers demo demo-predictions serve test lint reference clean
 
 help:
 	@echo "make setup      the environment in $(VENV)"
 	@echo "make demo       a node, four workers and one prompt; writes demo-output/best.ply and best.png"
+	@echo "make demo-predictions  a node, twenty games and a miner; writes demo-output/receipt.json"
 	@echo "make serve      the node; make serve FLAGS='--public_api.server_port 9000'"
 	@echo "make test       the test suite; make test TESTS=tests/unit"
 	@echo "make lint       style, types, and who may import whom"
@@ -42,6 +43,9 @@ peers: .venv-syft/installed .venv-triton/installed .venv-tus/installed
 
 demo: setup
 	$(BIN)/python scripts/demo.py
+
+demo-predictions: setup
+	$(BIN)/python scripts/demo_predictions.py
 
 serve: setup
 	$(BIN)/grid-node serve $(FLAGS)

@@ -13,14 +13,15 @@ from sqlalchemy import Engine
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from events.server import SocketFace
-from grid_node.adapters import (
+from grid_node.adapters.generation import (
     KeyGate,
-    ModelAccess,
     ResultSignatures,
     StoredUploads,
     WorkerAuthentication,
     WorkerRegistry,
 )
+from grid_node.adapters.hosting import ModelAccess
+from grid_node.adapters.predictions import HotkeyRegistry, HotkeySignatures, MinerAuthentication, NodeSigner
 from grid_node.blobs.factory import make_blobs
 from grid_node.blobs.holds import Holds
 from grid_node.blobs.store import Blobs
@@ -58,7 +59,7 @@ from grid_node.identity.limits import DatabaseLimiter, Limiter
 from grid_node.identity.node_key import NodeKey
 from grid_node.identity.redis_limits import RedisLimiter
 from grid_node.identity.service import KeyService
-from grid_node.identity.standing import AllowList
+from grid_node.identity.standing import AllowList, LastKnown, Metagraph
 from grid_node.jobs.queue import JobQueue, make_huey
 from grid_node.jobs.scoring import ScoringJobs
 from grid_node.jobs.supervisor import Supervisor
@@ -66,8 +67,12 @@ from grid_node.jobs.worker_settings import scoring_settings
 from grid_node.kinds import load_kinds
 from grid_node.metrics import Metrics
 from grid_node.node import Node
+from grid_node.predictions.games import Games
+from grid_node.predictions.service import Predictions
+from grid_node.predictions.settlement import Settling
+from grid_node.predictions.update_log import UpdateLog
 from grid_node.secret import node_secret
-from grid_node.services import Hosting, Services
+from grid_node.services import Hosting, Predicting, Services
 from grid_node.settings import Settings
 from grid_node.streams.bells import make_bells
 from grid_node.streams.service import Streams
@@ -160,6 +165,8 @@ def _services(settings: Settings, clock: Clock, store: Store, offload: Offload) 
     jobs = ScoringJobs(store, clock, settings, verdicts)
     scrub = Scrub(store, stored, damages, clock, data / "scrub.json", settings.blob_scrub_interval)
     hosting = _hosting(settings, clock, store, offload, keys, blobs, holds, scrub)
+    predicting = _predicting(settings, clock, store, keys, node_key, metagraph, metrics)
+    predicting.log.ring = bells.ring
     return Services(
         settings=settings,
         clock=clock,
@@ -190,6 +197,7 @@ def _services(settings: Settings, clock: Clock, store: Store, offload: Offload) 
             settings, clock, keys, Authenticator(node_key, metagraph, clock, settings), node_key, kinds
         ),
         hosting=hosting,
+        predicting=predicting,
     )
 
 
@@ -224,4 +232,29 @@ def _hosting(
         compute=compute,
         scrub=scrub,
         offload=offload,
+    )
+
+
+def _predicting(
+    settings: Settings,
+    clock: Clock,
+    store: Store,
+    keys: KeyService,
+    node_key: NodeKey,
+    metagraph: Metagraph,
+    metrics: Metrics,
+) -> Predicting:
+    known = LastKnown(metagraph, clock, settings.registration_max_age)
+    signer, signatures = NodeSigner(node_key, clock), HotkeySignatures()
+    log = UpdateLog(store, clock, settings, signer)
+    authenticator = Authenticator(node_key, known, clock, settings)
+    return Predicting(
+        registry=HotkeyRegistry(known),
+        signatures=signatures,
+        signer=signer,
+        authentication=MinerAuthentication(settings, clock, keys, authenticator, signer),
+        log=log,
+        games=Games(store, clock, settings, log),
+        predictions=Predictions(store, clock, settings, signer, signatures, log, metrics),
+        settling=Settling(store, clock, settings),
     )

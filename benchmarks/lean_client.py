@@ -167,5 +167,9 @@ class Loop:
         while not done():
             if time.perf_counter() > ends:
                 raise TimeoutError("the server stopped answering")
-            for number, _ in self._poll.poll(0.1):
-                self._connections[number].feed()
+            self.feed(0.1)
+
+    def feed(self, timeout: float) -> None:
+        """What has come by now, or comes first within `timeout` seconds."""
+        for number, _ in self._poll.poll(timeout):
+            self._connections[number].feed()

@@ -4,7 +4,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from grid_node.errors import InvalidPayload, UnknownEvent
-from grid_node.wire.events import Ack, Events, Handler
+from grid_node.wire.events import Answer, Events, Handler
 
 
 class PathEvents:
@@ -23,7 +23,7 @@ class PathEvents:
         if with_id:
             self._with_id.add(name)
 
-    def _by_path(self, sid: str, name: str, payload: Any) -> Ack | None:
+    def _by_path(self, sid: str, name: str, payload: Any) -> Answer:
         whole = self._handlers.get(name.removesuffix("/"))
         if whole is not None:
             return whole(sid, payload)

@@ -11,9 +11,10 @@ from events.datasets import DatasetEvents
 from events.generation import GenerationEvents
 from events.models import ModelEvents
 from events.paths import PathEvents
-from events.publisher import BLACKLISTED, CLIENTS, DEREGISTERED, KEY_REMOVED, SHUTDOWN, WORKERS, Publisher
+from events.predictions import PredictionEvents
+from events.publisher import BLACKLISTED, CLIENTS, DEREGISTERED, KEY_REMOVED, MINERS, SHUTDOWN, WORKERS, Publisher
 from events.workers import UPLOAD_URL, WorkerEvents
-from grid_node.errors import Blacklisted, GridError, NotRegistered
+from grid_node.errors import Blacklisted, GridError, NotRegistered, PayloadTooLarge
 from grid_node.identity.standing import admit
 from grid_node.services import Services
 from grid_node.settings import MIB, Settings
@@ -47,6 +48,10 @@ class SocketFace:
         self.publisher = Publisher(self.server)
         self.clients = ClientSessions(services)
         self.workers = WorkerEvents(services, self.server, self.publisher)
+        self.server.message_limits[MINERS] = settings.prediction_max_batch_bytes
+        self.server.too_large[MINERS] = PayloadTooLarge
+        self.server.transport_limits[MINERS] = self.server.limits.handshake_bytes
+        self.predictions = PredictionEvents(services, self.server, self.publisher)
         events = Events(self.server, CLIENTS)
         events.on_connect(self.clients.connect)
         events.on_disconnect(self.clients.disconnect)
@@ -55,20 +60,26 @@ class SocketFace:
         ModelEvents(services, self.clients).register(paths)
         DatasetEvents(services, self.clients).register(paths)
         self.workers.register(Events(self.server, WORKERS))
+        self.predictions.register(Events(self.server, MINERS))
         self.extension = SocketIO(app, async_mode=settings.async_mode)
         attach(self.extension, self.server)
 
     def drop_invalid(self) -> None:
         """Cut every socket whose key is no longer in force, and every worker that may no longer work."""
-        held = self.clients.keys() | self.workers.keys()
+        held = self.clients.keys() | self.workers.keys() | self.predictions.watch.keys()
         gone = held - self._services.keys.in_force(held) if held else set()
         for key_id in gone:
             for sid in self.clients.of_key(key_id):
                 self.publisher.closing(sid, CLIENTS, KEY_REMOVED)
             for sid in self.workers.of_key(key_id):
                 self.publisher.closing(sid, WORKERS, KEY_REMOVED)
+            self.predictions.watch.drop_key(key_id, KEY_REMOVED)
         for sid, worker in self.workers.hotkeys().items():
             self._recheck(sid, worker)
+
+    def recheck(self) -> None:
+        """Cut every miner that may no longer predict."""
+        self.predictions.recheck()
 
     def _recheck(self, sid: str, worker: Any) -> None:
         try:
@@ -89,11 +100,13 @@ class SocketFace:
             self.publisher.closing(sid, CLIENTS, SHUTDOWN)
         for sid in self.workers.sids():
             self.publisher.closing(sid, WORKERS, SHUTDOWN)
+        self.predictions.shut_down()
         self.server.eio.close_all()
 
     def connections(self) -> dict[str, int]:
         """Open sockets by face."""
-        return {"client": len(self.clients), "worker": len(self.workers)}
+        miners = self.predictions.counts()["connections"]
+        return {"client": len(self.clients), "worker": len(self.workers), "miner": miners}
 
     def _error_body(self, error: Exception) -> dict[str, Any]:
         code = error.code if isinstance(error, GridError) else GridError.code

@@ -101,7 +101,7 @@ class WorkerEvents:
         self._server.start_background_task(self._cut_if_silent, sid)
 
     def _cut_if_silent(self, sid: str) -> None:
-        self._server.sleep(self._services.settings.auth_timeout)
+        self._server.sleep(self._services.settings.websocket_auth_timeout)
         session = self._sessions.get(sid)
         if session is not None and session.worker is None:
             self._publisher.closing(sid, WORKERS, AUTH_TIMEOUT)

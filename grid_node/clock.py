@@ -1,11 +1,16 @@
 """Where time and ids come in, so that no test sleeps and no test guesses."""
 
+import re
 import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import NewType, Protocol
+
+_RFC3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
 
 Seconds = NewType("Seconds", float)
 """A duration in seconds, or a point in time in seconds since 1970-01-01 UTC."""
@@ -61,3 +66,13 @@ def _whole_seconds(at: int) -> str:
 
 def rfc3339_or_none(at: float | None) -> str | None:
     return None if at is None else rfc3339(at)
+
+
+def parse_rfc3339(text: str) -> float:
+    """Seconds since 1970. An offset or Z is demanded; a naive time raises ValueError like any other nonsense."""
+    if not _RFC3339.fullmatch(text):
+        raise ValueError("not an RFC 3339 time with an offset")
+    try:
+        return datetime.fromisoformat(text.upper()).timestamp()
+    except OverflowError as error:
+        raise ValueError("year out of range") from error

@@ -20,8 +20,8 @@ class GridError(Exception):
         super().__init__(self.message)
 
     @property
-    def retry_after(self) -> int | None:
-        """Whole seconds after which the same request may succeed, if that is known."""
+    def retry_after(self) -> float | None:
+        """Seconds after which the same request may succeed, if that is known: whole ones, but for predictions."""
         return self.data.get("retry_after")
 
     def body(self) -> dict[str, Any]:
@@ -77,6 +77,12 @@ class BodyIncomplete(GridError):
     code, status, text = "body_incomplete", 400, "The body ended before its announced length"
 
 
+class MissingData(GridError):
+    """`fields` names what is missing."""
+
+    code, status, text = "missing_data", 400, "Missing prediction data"
+
+
 # --- 401, 403: who is asking -----------------------------------------------------------------------------
 
 
@@ -94,6 +100,10 @@ class NotAuthenticated(GridError):
 
 class MissingAuth(GridError):
     code, status, text = "missing_auth", 401, "Authentication is missing"
+
+
+class Unauthorized(GridError):
+    code, status, text = "unauthorized", 401, "An API key is needed"
 
 
 class AuthFailed(GridError):
@@ -155,6 +165,10 @@ class SenderMismatch(GridError):
     code, status, text = "sender_mismatch", 403, "The sender is not the authenticated hotkey"
 
 
+class UidMismatch(GridError):
+    code, status, text = "uid_mismatch", 403, "miner_uid is not the uid of this hotkey"
+
+
 # --- 404 to 422: what it is about ------------------------------------------------------------------------
 
 
@@ -182,6 +196,10 @@ class DatasetNotFound(GridError):
 
 class TaskNotFound(GridError):
     code, status, text = "task_not_found", 404, "Task not found."
+
+
+class PredictionNotFound(GridError):
+    code, status, text = "prediction_not_found", 404, "Prediction not found"
 
 
 class ResultNotFound(GridError):
@@ -225,6 +243,18 @@ class VersionConflict(GridError):
     """`version` is the one that comes next."""
 
     code, status, text = "version_conflict", 409, "The version must be the next one"
+
+
+class DuplicatePrediction(GridError):
+    code, status, text = "duplicate_prediction", 409, "Prediction already exists in database"
+
+
+class GameLocked(GridError):
+    code, status, text = "game_locked", 409, "Predictions were made on this game: its teams stay"
+
+
+class OutcomeConflict(GridError):
+    code, status, text = "outcome_conflict", 409, "The game has another final outcome"
 
 
 class SeqAhead(GridError):
@@ -281,6 +311,12 @@ class MessageTooLarge(GridError):
     code, status, text = "message_too_large", 413, "Message too large"
 
 
+class PayloadTooLarge(MessageTooLarge):
+    """`limit` in bytes, or in messages of one batch."""
+
+    code = "payload_too_large"
+
+
 class AssetTooLarge(GridError):
     code, status, text = "asset_too_large", 413, "The asset is too large"
 
@@ -319,6 +355,12 @@ class InvalidModel(GridError):
     code, status, text = "invalid_model", 422, "The bytes are not a model of this format"
 
 
+class InvalidGame(GridError):
+    """`fields` names what is wrong, member by member."""
+
+    code, status, text = "invalid_game", 422, "Invalid game"
+
+
 class ModelFormatNotAvailable(FormatNotAvailable):
     status, text = 422, "This node does not take models of this format"
 
@@ -355,7 +397,7 @@ class ChecksumMismatch(GridError):
 
 
 class RateLimited(GridError):
-    """`retry_after` in whole seconds; null when the key may never create."""
+    """`retry_after` in seconds, whole ones but for predictions; null when the key may never create."""
 
     code, status, text = "rate_limited", 429, "Too Many Requests"
 
@@ -386,6 +428,28 @@ class PublicApiDisabled(GridError):
 
 class ServerFull(GridError):
     code, status, text = "server_full", 503, "Too many connections"
+
+
+class WebsocketDisabled(GridError):
+    code, status, text = "websocket_disabled", 503, "Sockets are switched off: use HTTP"
+
+
+class Overloaded(GridError):
+    code, status, text = "overloaded", 503, "Too many predictions wait for their commit"
+
+
+class CommitTimeout(GridError):
+    """Whether the prediction was taken is not known; the same id is safe to send again."""
+
+    code, status, text = "commit_timeout", 503, "The commit takes too long"
+
+
+class StorageUnavailable(GridError):
+    code, status, text = "storage_unavailable", 503, "The prediction could not be stored"
+
+
+class RegistrationUnknown(GridError):
+    code, status, text = "registration_unknown", 503, "The registration of this hotkey is not known now"
 
 
 class StoreUnavailable(GridError):

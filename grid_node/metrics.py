@@ -24,7 +24,10 @@ class Metrics:
         self.scoring_queue = Gauge("grid_scoring_queue_depth", "Results that wait for a score", registry=self.registry)
         self.pulls = Gauge("grid_pulls_waiting", "Pulls that wait for a task", registry=self.registry)
         self.connections = Gauge(
-            "grid_connections", "Open connections by face: client, worker, websocket", ["face"], registry=self.registry
+            "grid_connections",
+            "Open connections by face: client, worker, miner, websocket, sse, poll",
+            ["face"],
+            registry=self.registry,
         )
         self.hub_gap = Gauge(
             "grid_hub_gap_max_seconds", "Longest pause of the hub in the last minute", registry=self.registry
@@ -49,6 +52,30 @@ class Metrics:
             "grid_http_seconds",
             "From a request's arrival to its answer",
             ["route", "status"],
+            buckets=LATENCY,
+            registry=self.registry,
+        )
+        self.miner_predictions = Counter(
+            "grid_miner_predictions_total",
+            "Predictions by what became of them: the verdict's or the error's code, or replayed",
+            ["code", "transport"],
+            registry=self.registry,
+        )
+        self.miner_ack = Histogram(
+            "grid_miner_prediction_ack_seconds",
+            "From the arrival of a prediction to its receipt",
+            buckets=LATENCY,
+            registry=self.registry,
+        )
+        self.miner_sockets = Gauge(
+            "grid_ws_connections", "Sockets of miners by state: open, pending", ["state"], registry=self.registry
+        )
+        self.miner_sockets_closed = Counter(
+            "grid_ws_closed_total", "Sockets of miners that the node closed", ["code"], registry=self.registry
+        )
+        self.broadcast = Histogram(
+            "grid_game_broadcast_seconds",
+            "From the commit of a change of games to the last socket that it was sent to",
             buckets=LATENCY,
             registry=self.registry,
         )

@@ -15,6 +15,7 @@ POLL_EVERY = 0.4
 """Seconds between two looks at what other processes did, where no bell was heard: news come within half a second."""
 SWEEP_EVERY = 5.0
 PURGE_EVERY = 600.0
+SETTLE_EVERY = 1.0
 SCRUB_EVERY = 30.0
 """Seconds between two slices of a round that is on."""
 
@@ -24,13 +25,21 @@ class Sockets(Protocol):
 
     def drop_invalid(self) -> None: ...
 
+    def recheck(self) -> None: ...
+
     def shut_down(self) -> None: ...
 
     def connections(self) -> dict[str, int]: ...
 
 
-class HttpSide(Sockets, Protocol):
+class HttpSide(Protocol):
     """The HTTP face, likewise."""
+
+    def drop_invalid(self) -> None: ...
+
+    def shut_down(self) -> None: ...
+
+    def connections(self) -> dict[str, int]: ...
 
     def recover(self) -> None: ...
 
@@ -66,12 +75,17 @@ class Node:
         grid.supervisor.start()
         if grid.store.read(any_runnable):
             grid.hosting.compute.start()  # else the first model to be checked or run starts it
+        grid.predicting.log.open()
+        grid.predicting.predictions.intake.start()
         self.http.recover()
         grid.bells.listen(self._heard)
         self.hub_watch.start()
         _loop(self._poll, POLL_EVERY, self._stopping, "poll")
         _loop(self._sweep, SWEEP_EVERY, self._stopping, "sweep")
         _loop(self._purge, PURGE_EVERY, self._stopping, "purge")
+        _loop(grid.predicting.log.poll, grid.settings.games_log_poll_ms / 1000, self._stopping, "games")
+        _loop(self.sockets.recheck, grid.settings.registration_recheck, self._stopping, "standing")
+        _loop(self._settle, SETTLE_EVERY, self._stopping, "settlement")
         _loop(grid.hosting.encrypted.tend, SWEEP_EVERY, self._stopping, "shares")
         _loop(grid.hosting.scrub.tick, SCRUB_EVERY, self._stopping, "scrub")
         self._sweep()
@@ -84,6 +98,7 @@ class Node:
         self._stopping.set()
         grid = self.services
         grid.draining = True
+        grid.predicting.predictions.intake.stop()
         self.http.shut_down()
         self.sockets.shut_down()
         grid.dispatcher.stop()
@@ -106,6 +121,7 @@ class Node:
     def _heard(self) -> None:
         """Another process committed something."""
         self.services.streams.poll()
+        self.services.predicting.log.poll()
         self._changed()
 
     def _poll(self) -> None:
@@ -115,6 +131,8 @@ class Node:
         self.http.tick()
         epoch = grid.keys.epoch()
         self._ticks += 1
+        if epoch != self._key_epoch:
+            self.sockets.recheck()
         if epoch != self._key_epoch or self._ticks % 2 == 0:
             self._key_epoch = epoch
             self.sockets.drop_invalid()
@@ -125,7 +143,13 @@ class Node:
         grid = self.services
         grid.scoring_jobs.sweep(grid.job_queue.enqueue)
         grid.keys.flush_uses()
+        while grid.store.write(lambda tx: grid.epistula.purge(tx, grid.clock.now())):
+            pass  # every signed request leaves a row, and anybody can sign
         grid.census.look_at_events()
+
+    def _settle(self) -> None:
+        while self.services.predicting.settling.tick() and not self._stopping.is_set():
+            pass
 
     def _purge(self) -> None:
         grid = self.services
@@ -135,8 +159,10 @@ class Node:
         grid.holds.expire()
         self.http.recover()
         grid.store.write(lambda tx: grid.limiter.purge(tx, now))
-        grid.store.write(lambda tx: grid.epistula.purge(tx, now))
         grid.store.write(lambda tx: grid.hosting.serving.purge(tx, now))
+        grid.store.write(lambda tx: grid.predicting.log.purge(tx, now))
+        while grid.store.write(lambda tx: grid.predicting.settling.purge(tx, now)) and not self._stopping.is_set():
+            pass
         grid.store.write(lambda tx: grid.streams.purge(tx, now - grid.settings.public_api_task_ttl))
         grid.hosting.checks.sweep(now - grid.settings.blob_gc_grace)
         grid.blobs.sweep(grid.holds.needed, now - grid.settings.blob_gc_grace)  # last: it may fail with its medium

@@ -6,7 +6,9 @@ from typing import Any
 
 from flask import current_app
 
-from grid_node.adapters import ModelAccess, WorkerAuthentication
+from grid_node.adapters.generation import WorkerAuthentication
+from grid_node.adapters.hosting import ModelAccess
+from grid_node.adapters.predictions import HotkeyRegistry, HotkeySignatures, MinerAuthentication, NodeSigner
 from grid_node.blobs.holds import Holds
 from grid_node.blobs.store import Blobs
 from grid_node.census import Census
@@ -35,6 +37,10 @@ from grid_node.jobs.queue import JobQueue
 from grid_node.jobs.scoring import ScoringJobs
 from grid_node.jobs.supervisor import Supervisor
 from grid_node.metrics import Metrics
+from grid_node.predictions.games import Games
+from grid_node.predictions.service import Predictions
+from grid_node.predictions.settlement import Settling
+from grid_node.predictions.update_log import UpdateLog
 from grid_node.settings import Settings
 from grid_node.streams.bells import BellTower
 from grid_node.streams.service import Streams
@@ -57,6 +63,20 @@ class Hosting:
     compute: ComputeProcesses
     scrub: Scrub
     offload: Offload
+
+
+@dataclass(frozen=True)
+class Predicting:
+    """Games, predictions of miners and their receipts."""
+
+    registry: HotkeyRegistry
+    signatures: HotkeySignatures
+    signer: NodeSigner
+    authentication: MinerAuthentication
+    log: UpdateLog
+    games: Games
+    predictions: Predictions
+    settling: Settling
 
 
 @dataclass
@@ -90,6 +110,7 @@ class Services:
     epistula: Epistula
     authentication: WorkerAuthentication
     hosting: Hosting
+    predicting: Predicting
     draining: bool = False
 
     def check_key(self, key_id: str, scope: str) -> None:

@@ -8,6 +8,7 @@ with status 2 before anything is opened.
 import dataclasses
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,11 @@ def _share(value: float) -> bool:
 
 def _one_of(*words: str) -> dict[str, Any]:
     return {"check": lambda value: value in words, "expects": "one of " + ", ".join(words)}
+
+
+def _is_money(text: str) -> bool:
+    """More than nothing, in whole cents."""
+    return re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,2})?", text) is not None and float(text) > 0
 
 
 _ZERO_OK: dict[str, Any] = {"check": _not_negative, "expects": "a number, zero or more"}
@@ -115,8 +121,43 @@ class Settings:
     upload_ttl: float = setting(86400.0, "s", "life of an unfinished upload")
     blob_gc_grace: float = setting(86400.0, "s", "age at which an unreferenced blob goes")
     epistula_window_ms: int = setting(8000, "ms", "clock difference a signed request may have")
-    auth_timeout: float = setting(10.0, "s", "wait for `authenticate` after a challenge")
-    message_skew: float = setting(60.0, "s", "clock difference a signed message may have")
+
+    # --- sockets that prove a hotkey: workers and miners
+    websocket_auth_timeout: float = setting(10.0, "s", "wait for `authenticate` after a challenge")
+    websocket_message_skew: float = setting(60.0, "s", "clock difference a signed message may have")
+
+    # --- predictions: the sockets of miners
+    websocket_enabled: bool = setting(True, "", "whether miners may connect sockets; HTTP stays")
+    websocket_heartbeat_interval: float = setting(60.0, "s", "between two heartbeats of each side")
+    websocket_connection_timeout: float = setting(300.0, "s", "silence after which a miner's socket is closed")
+    websocket_max_connections: int = setting(1024, "sockets", "miners' sockets of this process")
+    websocket_max_pending_per_ip: int = setting(16, "sockets", "miners' sockets of one address before authentication")
+    websocket_send_window: int = setting(64, "updates", "updates sent to a miner and not acknowledged")
+    websocket_send_queue: int = setting(1000, "updates", "a miner further behind is closed")
+    websocket_slow_timeout: float = setting(30.0, "s", "a miner that acknowledges nothing for so long is closed")
+    registration_recheck: float = setting(60.0, "s", "how often the standing of open sockets is looked up at least")
+    registration_max_age: float = setting(3600.0, "s", "how long the last known standing of a hotkey counts")
+
+    # --- predictions: what is taken
+    prediction_max_in_flight: int = setting(64, "messages", "unanswered messages of one miner's socket")
+    prediction_max_bytes: int = setting(16384, "bytes", "largest prediction message")
+    prediction_max_batch: int = setting(64, "messages", "most messages of one batch")
+    prediction_max_batch_bytes: int = setting(262144, "bytes", "largest batch")
+    prediction_rate: float = setting(20.0, "predictions/s", "new predictions of one miner, by socket and HTTP together")
+    prediction_burst: int = setting(200, "predictions", "new predictions of one miner at once")
+    prediction_queue_max: int = setting(4096, "predictions", "predictions that wait for their commit")
+    prediction_commit_timeout: float = setting(5.0, "s", "longest wait for a commit")
+    prediction_min_wager: str = setting("1.00", "money", "least wager", _is_money, "money with two decimals at most")
+    prediction_daily_limit: str = setting(
+        "1000.00", "money", "accepted wagers of a miner in a UTC day", _is_money, "money with two decimals at most"
+    )
+    prediction_retention_days: float = setting(50.0, "days", "how long predictions are kept after their game")
+    games_odds_epsilon: float = setting(0.001, "odds", "a change of odds that is not above it is none", **_ZERO_OK)
+    games_compress_min_bytes: int = setting(4096, "bytes", "smaller updates are not compressed")
+    games_log_max_age: float = setting(86400.0, "s", "how long updates of games can be resumed")
+    games_log_max_entries: int = setting(10000, "updates", "how many updates of games can be resumed")
+    games_resume_max: int = setting(500, "updates", "a reader further behind gets a snapshot")
+    games_log_poll_ms: int = setting(500, "ms", "between two looks for updates of other processes")
 
     # --- scoring
     scoring_backend: str = setting("auto", "", "renderer", **_one_of("auto", "numba", "torch"))
@@ -208,6 +249,8 @@ class Settings:
         unknown = self.formats_with_code - {"torchscript", "torch_export"}
         if unknown:
             raise BadSetting(f"GRID_EXECUTABLE_FORMATS knows torchscript and torch_export, not {sorted(unknown)}")
+        if self.prediction_queue_max < self.prediction_max_batch:
+            raise BadSetting("GRID_PREDICTION_QUEUE_MAX is below GRID_PREDICTION_MAX_BATCH: no full batch has room")
         if self.public_api_task_timeout > self.public_api_deadline_max:
             raise BadSetting("GRID_PUBLIC_API_TASK_TIMEOUT is above GRID_PUBLIC_API_DEADLINE_MAX")
 
@@ -230,9 +273,22 @@ class Settings:
         return frozenset(word.strip() for word in self.executable_formats.split(",") if word.strip())
 
     @property
+    def prediction_min_wager_cents(self) -> int:
+        return _cents(self.prediction_min_wager)
+
+    @property
+    def prediction_daily_limit_cents(self) -> int:
+        return _cents(self.prediction_daily_limit)
+
+    @property
     def jobs_file(self) -> Path:
         """SQLite file of the job queue; it may be lost at any time."""
         return self.data_dir.resolve() / "jobs.db"
+
+
+def _cents(money: str) -> int:
+    whole, _, part = money.partition(".")
+    return int(whole) * 100 + int(part.ljust(2, "0"))
 
 
 def env_name(name: str) -> str:
@@ -245,7 +301,7 @@ def _parse(field: "dataclasses.Field[Any]", environ: Mapping[str, str]) -> Any:
     if name not in environ:
         return field.default
     env = Env()
-    readers = {bool: env.bool, int: env.int, float: env.float, Path: env.path, str: env.str}
+    readers = {bool: _word, int: env.int, float: env.float, Path: env.path, str: env.str}
     reader: Callable[[str], Any] = readers[field.type]  # type: ignore[index, assignment]
     saved = os.environ.get(name)
     os.environ[name] = environ[name]
@@ -255,6 +311,17 @@ def _parse(field: "dataclasses.Field[Any]", environ: Mapping[str, str]) -> Any:
         raise BadSetting(f"{name} has a value it cannot have: {environ[name]!r}") from error
     finally:
         _restore(name, saved)
+
+
+_WORDS = {"true": True, "1": True, "false": False, "0": False}
+
+
+def _word(name: str) -> bool:
+    """A boolean is one of four words: `GRID_WEBSOCKET_ENABLED=no` must not be read as something."""
+    try:
+        return _WORDS[os.environ[name].strip().lower()]
+    except KeyError:
+        raise ValueError("a boolean is True, False, 1 or 0") from None
 
 
 def _restore(name: str, value: str | None) -> None:

@@ -8,13 +8,16 @@ statement goes its ordinary way: the result has the same methods.
 """
 
 from collections import namedtuple
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import MultipleResultsFound, NoResultFound
 from sqlalchemy.sql import Executable
+
+Parameters = Mapping[str, Any] | list[Any] | None
+"""Of one run, or of many."""
 
 
 class Rows:
@@ -70,6 +73,12 @@ class _Plan:
             return Rows([], cursor.rowcount)
         return Rows([self._read(row) for row in cursor.fetchall()], cursor.rowcount)
 
+    def run_many(self, driver: Any, rows: Sequence[Mapping[str, Any]]) -> Rows:
+        """The statement once for each of the rows, which have the same names."""
+        fixed = self._fixed
+        values = [[row[name] if name in row else fixed.get(name) for name in self._names] for row in rows]
+        return Rows([], driver.executemany(self.text, values).rowcount)
+
 
 def _reader(columns: Any) -> Callable[[Any], Any]:
     """Rows as named tuples; columns whose type SQLite does not have (booleans) are converted."""
@@ -97,19 +106,21 @@ class Prepared:
         self.statement = statement
         self._plans: dict[tuple[str, ...], _Plan | None] = {}
 
-    def run(self, connection: Connection, driver: Any, parameters: Mapping[str, Any] | None) -> Any:
+    def run(self, connection: Connection, driver: Any, parameters: Parameters) -> Any:
         """`driver` is the SQLite connection behind `connection`, or None for any other database."""
-        if driver is None:
-            return connection.execute(self.statement, parameters)
-        given = parameters or {}
-        names = tuple(given)
-        try:
-            plan = self._plans[names]
-        except KeyError:
-            plan = self._plans[names] = _plan(self.statement, connection.dialect, names)
+        many = isinstance(parameters, list)
+        given: Any = parameters or {}
+        plan = None if driver is None else self._plan_for(connection, tuple(given[0] if many else given))
         if plan is None:
             return connection.execute(self.statement, parameters)
-        return plan.run(driver, given)
+        return plan.run_many(driver, given) if many else plan.run(driver, given)
+
+    def _plan_for(self, connection: Connection, names: tuple[str, ...]) -> _Plan | None:
+        try:
+            return self._plans[names]
+        except KeyError:
+            plan = self._plans[names] = _plan(self.statement, connection.dialect, names)
+            return plan
 
 
 def _plan(statement: Any, dialect: Dialect, names: tuple[str, ...]) -> _Plan | None:

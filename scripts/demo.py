@@ -5,32 +5,21 @@ result was written.
 """
 
 import argparse
-import contextlib
-import os
 import re
-import shutil
-import signal
-import socket
-import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from grid_client.errors import GridError
 from grid_client.generation import GenerationClient
 from grid_client.messages import Update
+from stage import Failed, Stage, fresh, make_key, perform, say
 
-ROOT = Path(__file__).resolve().parent.parent
 PROMPT = "a red robot with a green hat"
 READY_WITHIN = 240.0
 """Seconds for the scorers to compile on a machine that sees them for the first time."""
 DEADLINE = 300
-STOP_WITHIN = 25.0
 
 
 @dataclass(frozen=True)
@@ -50,113 +39,18 @@ WORKERS = (
 )
 
 
-class Failed(Exception):
-    """The demo cannot go on; the text says why."""
-
-
-class Stage:
-    """The demo's folder and the processes in it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._processes: list[tuple[str, subprocess.Popen[bytes]]] = []
-        self._environ = {
-            **os.environ,
-            "GRID_DATA_DIR": str(folder / "node"),
-            "NUMBA_CACHE_DIR": str(folder / "numba"),  # compiled once, not once for each demo
-            "GRID_HOST": "127.0.0.1",
-            "GRID_PUBLIC_API_SERVER_PORT": str(self.port),
-            "GRID_WORKER_API_KEYS": "true",
-            "FLASK_APP": "app",
-            "PYTHONUNBUFFERED": "1",
-        }
-
-    def start(self, name: str, *command: str, **environ: str) -> None:
-        """Run in the background, out of reach of the terminal's Ctrl-C; its output goes to <name>.log."""
-        with (self.folder / f"{name}.log").open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", *command],
-                cwd=ROOT,
-                env={**self._environ, **environ},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        self._processes.append((name, process))
-
-    def run(self, *command: str) -> str:
-        """Run to its end; returns what it printed. Raises Failed."""
-        done = subprocess.run(
-            [sys.executable, "-m", *command], cwd=ROOT, env=self._environ, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise Failed(f"{' '.join(command)}: {done.stderr.strip()}")
-        return done.stdout.strip()
-
-    def check_alive(self) -> None:
-        for name, process in self._processes:
-            if process.poll() is not None:
-                tail = (self.folder / f"{name}.log").read_text(errors="replace")[-2000:]
-                raise Failed(f"{name} ended with status {process.returncode}:\n{tail}")
-
-    def wait_for(self, what: str, found: Callable[[], bool], within: float) -> None:
-        deadline = time.monotonic() + within
-        while not found():
-            self.check_alive()
-            if time.monotonic() > deadline:
-                raise Failed(f"no {what} within {within:.0f} s; see {self.folder}")
-            time.sleep(0.2)
-
-    def get(self, path: str) -> str | None:
-        """The body of a 200, otherwise None."""
-        with contextlib.suppress(OSError), urllib.request.urlopen(self.url + path, timeout=5) as answer:
-            return str(answer.read().decode())
-        return None
-
-    def stop(self) -> None:
-        """Workers first, then the node; whoever does not end in time is killed with its children."""
-        for _name, process in reversed(self._processes):
-            if process.poll() is None:
-                process.terminate()
-        deadline = time.monotonic() + STOP_WITHIN
-        for name, process in reversed(self._processes):
-            try:
-                process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                say(f"{name} did not stop in time and is killed")
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        self._processes.clear()
-
-
-@contextlib.contextmanager
-def staged(folder: Path) -> Iterator[Stage]:
-    stage = Stage(folder)
-    try:
-        yield stage
-    finally:
-        say("stopping everything")
-        stage.stop()
-
-
 def main() -> int:
     options = arguments()
-    signal.signal(signal.SIGTERM, interrupted)
-    signal.signal(signal.SIGHUP, interrupted)
-    folder = fresh(options.output)
-    try:
-        with staged(folder) as stage:
-            play(stage, options.prompt)
-    except KeyboardInterrupt:
-        say("interrupted")
-        return 130
-    except (Failed, GridError) as failure:
-        say(f"failed: {failure}")
-        return 1
+    folder = fresh(options.output, "best.ply", "best.png")
+    compiled_once = str(folder / "numba")
+    failed = perform(
+        folder,
+        lambda stage: play(stage, options.prompt),
+        GRID_WORKER_API_KEYS="true",
+        NUMBA_CACHE_DIR=compiled_once,
+    )
+    if failed:
+        return failed
     say(f"asset   {folder / 'best.ply'}")
     say(f"picture {folder / 'best.png'}")
     return 0
@@ -211,15 +105,6 @@ def judged(result: dict[str, Any]) -> str:
     return f"{result['hotkey']} scored {result['score']:.4f} ({', '.join(parts)}; reasons: {reasons})"
 
 
-def make_key(stage: Stage, name: str, scope: str) -> str:
-    printed = stage.run("flask", "keys", "create", name, "1000", "3600", "--scope", scope)
-    found = re.search(r"gk\w+", printed)
-    if found is None:
-        raise Failed(f"no key in the answer of `flask keys create`: {len(printed)} characters")
-    say(f"made an API key for {name} (scope {scope})")
-    return found.group()
-
-
 def start_worker(stage: Stage, plan: WorkerPlan, key: str) -> None:
     faults = f", broken {plan.faulty:.0%} of the time" if plan.faulty else ""
     say(f"starting worker {plan.name} (quality {plan.quality:g}{faults})")
@@ -236,35 +121,11 @@ def pulls_waiting(stage: Stage) -> float:
     return float(found.group(1)) if found else 0.0
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def fresh(folder: Path) -> Path:
-    """The output folder, without what an earlier demo left in it."""
-    folder = folder.resolve()
-    shutil.rmtree(folder / "node", ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in (*folder.glob("*.log"), folder / "best.ply", folder / "best.png"):
-        old.unlink(missing_ok=True)
-    return folder
-
-
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="A node, four workers and one prompt.")
     parser.add_argument("--prompt", default=PROMPT)
     parser.add_argument("--output", type=Path, default=Path("demo-output"))
     return parser.parse_args()
-
-
-def interrupted(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-def say(text: str) -> None:
-    print(text, flush=True)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ PEERS = {
     "triton": ["tritonclient[http]==2.73.0"],
     "tus": ["tuspy==1.1.0"],
     "litserve": ["torch==2.13.0", "litserve==0.2.19"],
+    "nats": ["nats-py==2.16.0"],
 }
 
 

@@ -24,14 +24,75 @@ from grid_node.generation.views import ERROR_TEXTS
 from grid_node.hosting import dataset_schemas as datasets
 from grid_node.hosting import encrypted
 from grid_node.hosting import schemas as models
-from grid_node.identity.schemas import Authenticate, KeyAuthenticate
+from grid_node.identity import schemas as identity
+from grid_node.identity.schemas import Authenticate, KeyAuthenticate, Position
+from grid_node.predictions import messages
+from grid_node.predictions.game_schemas import FilterSchema
+from grid_node.predictions.receipts import REJECTED_STATUS
+from grid_node.predictions.rules import ACCEPTED, VERDICTS
+from grid_node.predictions.submission import ACCEPTED as ACCEPTED_STATUS
 from grid_node.scoring.rules import GATES
 from grid_node.settings import Settings, env_name
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "docs" / "reference.md"
 
-EVENTS: dict[str, dict[str, tuple[tuple[type[Schema], ...], str]]] = {
+
+@dataclasses.dataclass(frozen=True)
+class Members:
+    """Members of a message that no schema reads: {name: (type, rule)}. `required` are those that may not be absent."""
+
+    title: str
+    rows: dict[str, tuple[str, str]]
+    required: frozenset[str]
+
+
+BASE = {
+    "message_id": ("text", "UUID, version 4"),
+    "sender_hotkey": ("text", "SS58 of the miner's hotkey, prefix 42; `key:<id>` in a private grid"),
+    "timestamp": ("time", "RFC 3339 with an offset"),
+}
+HEARTBEAT = Members("", {**BASE, "message_type": ("text", "is `heartbeat`")}, frozenset({*BASE, "message_type"}))
+PREDICTION_MESSAGE = Members(
+    'A PredictionMessage, or `{"messages": [...]}` with several of them:',
+    {
+        **BASE,
+        "message_type": ("text", "is `prediction`"),
+        "receiver_hotkey": ("text", "SS58 of the node"),
+        "prediction": ("object", "what is judged, below"),
+        "signature": (
+            "text",
+            "`0x` and 128 hex digits over the ASCII text `grid.v1.prediction.<lower hex sha256>` of the canonical"
+            " message (RFC 8785) without `signature`; none in a private grid",
+        ),
+    },
+    frozenset({*BASE, "message_type", "receiver_hotkey", "prediction", "signature"}),
+)
+_MONEY = "text or number"
+PREDICTION = Members(
+    "Members of `prediction`:",
+    {
+        "prediction_id": ("text", f"matches `{messages.PREDICTION_ID.pattern}`; a miner's own, used once"),
+        "game_id": ("text", f"matches `{messages.GAME_ID.pattern}`"),
+        "team_a": ("text", f"the game's, length 0 to {messages.TEAM_LENGTH}"),
+        "team_b": ("text", f"the game's, length 0 to {messages.TEAM_LENGTH}"),
+        "wager": (_MONEY, "two decimals at most"),
+        "predicted_outcome": ("number or text", "0 team A, 1 team B, 2 a draw; as text also a team's name or `tie`"),
+        "predicted_odds": (_MONEY, "the odds of that outcome; absent it is `missing_odds`"),
+        "team_a_odds": (_MONEY, "within 0.01 of the game's"),
+        "team_b_odds": (_MONEY, "within 0.01 of the game's"),
+        "tie_odds": (_MONEY, "within 0.01 of the game's; null or absent where it has none"),
+        "confidence_score": ("number", "0 to 1"),
+        "model_name": ("text", f"length 0 to {messages.MODEL_NAME_LENGTH}"),
+        "prediction_date": ("text", f"length 0 to {messages.DATE_LENGTH}; kept and never used"),
+        "miner_uid": ("whole number", "the uid of the hotkey, where a chain gives it one"),
+    },
+    frozenset(messages.REQUIRED),
+)
+PREDICTION_STATUS = Members("", {"prediction_id": ("text", "one of the miner's own")}, frozenset({"prediction_id"}))
+Taken = type[Schema] | Members
+
+EVENTS: dict[str, dict[str, tuple[tuple[Taken, ...], str]]] = {
     "/": {
         "generate": (
             (schemas.GenerateSchema,),
@@ -71,15 +132,46 @@ EVENTS: dict[str, dict[str, tuple[tuple[type[Schema], ...], str]]] = {
         "feedback": ((schemas.FeedbackSchema,), "`feedback` above `after_seq`, `last_seq`"),
         "worker_status": ((schemas.EmptySchema,), "`worker`, `leases`, `cooldown`, `mean_score`, `strong`, `queue`"),
     },
+    "/predictions": {
+        "authenticate": (
+            (Authenticate, KeyAuthenticate),
+            "the signed message `authenticated`: `receiver_hotkey`, `client_nonce`, `session_id`, `uid`,"
+            " `heartbeat_interval`, `connection_timeout`, `max_in_flight`, `max_message_bytes`, `max_batch`,"
+            " `last_seq`, `epoch`, `seq`, `recovered`; then the updates after `position`, or a snapshot",
+        ),
+        "prediction": (
+            (PREDICTION_MESSAGE, PREDICTION),
+            "the receipt, a signed message `confirmation`: `prediction_id`, `message`, `code`, `body_sha256`,"
+            " `received_at`, `seq`, `miner_stats`, and `accepted_odds`, or `error`, `status` and `current`;"
+            " of a batch `results`, one body for each message",
+        ),
+        "prediction_status": ((PREDICTION_STATUS,), "`prediction_id`, `state`, `receipt`, `settlement`"),
+        "games": ((FilterSchema,), "`games` by their id, `epoch`, `seq`"),
+        "resume": (
+            (Position,),
+            "`recovered`, `epoch`, `seq`, and `replayed` or `reason`; updates or a snapshot follow",
+        ),
+        "update_ack": ((Position,), "nothing more; it counts for every update up to `seq`"),
+        "heartbeat": ((HEARTBEAT,), "the node's HeartbeatMessage, with `epoch` and `seq` and without `success`"),
+    },
 }
 """What each event takes and answers. Which events there are is read from the server; a test compares the two."""
 
 PUSHES = {
     "task_update": ("/", "an update of a task that the socket created or resumed"),
-    "closing": ("/ and /worker", "why the node ends the connection: `code`, `reason`, `error`, `retry_after`"),
-    "challenge": ("/worker", "what `authenticate` must answer"),
+    "closing": (
+        "/, /worker and /predictions",
+        "why the node ends the connection: `code`, `reason`, `error`, `retry_after`",
+    ),
+    "challenge": ("/worker and /predictions", "what `authenticate` must answer"),
     "feedback": ("/worker", "the verdict on a result"),
     "lease_cancelled": ("/worker", "`task_id`, `lease_id`, `reason`: the work is pointless"),
+    "game_update": (
+        "/predictions",
+        "a signed message: `epoch`, `seq`, `kind` (delta or snapshot), `updated_games`, of a snapshot `part` and"
+        " `parts`; a large one as `encoding`, `raw_size` and `data` to who offered `compression`",
+    ),
+    "heartbeat": ("/predictions", "the node's HeartbeatMessage: `epoch`, `seq`"),
 }
 
 LIBRARIES = {"db", "openapi", "routes", "run", "shell"}
@@ -88,7 +180,8 @@ LIBRARIES = {"db", "openapi", "routes", "run", "shell"}
 HEAD = """# Reference
 
 Generated by `make reference` from the code; do not edit. See [architecture.md](architecture.md) for how the parts fit,
-[operators.md](operators.md) for running a node, [clients.md](clients.md) for the Python package.
+[operators.md](operators.md) for running a node, [clients.md](clients.md) for the Python package, and
+[miners.md](miners.md) for the client of predictions.
 """
 
 
@@ -108,6 +201,7 @@ def reference() -> str:
             section("Closing codes", CLOSING, closing_rows(), ("code", "reason", "error", "retry_after")),
             section("HTTP routes", ROUTES, route_rows(app), ("route", "methods", "what it does")),
             section("Error codes", ERRORS, error_rows(), ("code", "status", "text", "more")),
+            section("Verdicts on predictions", VERDICT_TEXT, verdict_rows(), ("code", "status", "texts")),
             section("Ends of a task", ENDS, list(ERROR_TEXTS.items()), ("code", "text")),
             section("Reasons of a score", REASONS, reason_rows(), ("reason", "kind", "when")),
             section("Metrics", METRICS, metric_rows(app), ("metric", "type", "labels", "meaning")),
@@ -127,7 +221,9 @@ CLOSING = "Bodies of the event `closing`, after which the node ends the connecti
 ROUTES = "A trailing slash is tolerated. The OpenAPI document of the routes that take JSON is served by the node."
 ERRORS = """Every refusal has the same body as an ack, as an HTTP answer and (with `extended`) on the raw WebSocket:
 `{"success": false, "error": text, "code": code, "status": status, ...}`. Answers with status 429 and 503 carry
-`retry_after` and the header `Retry-After`, in whole seconds."""
+`retry_after` in seconds, and the header `Retry-After` in whole seconds."""
+VERDICT_TEXT = """`code` and `message` of a receipt, in the order of the rules: the first that fails is the verdict.
+All of them are stored, signed, and use the id up. See [predictions.md](predictions.md)."""
 ENDS = "`error.code` of a task that ended as `failed` or `cancelled`."
 REASONS = "Codes in `reasons`: what lowered a score, worst first. See [scoring.md](scoring.md)."
 METRICS = """In Prometheus' text format at `/metrics`. What is counted from rows (`grid_tasks`, `grid_queue_depth`, ...)
@@ -179,13 +275,27 @@ def event_sections() -> list[str]:
     ]
 
 
-def event_text(name: str, taken: Iterable[type[Schema]], answer: str) -> str:
+def event_text(name: str, taken: Iterable[Taken], answer: str) -> str:
     parts = [f"### `{name}`\n\nAck: {answer}.\n"]
-    for schema in taken:
-        rows = [field_row(name, field) for name, field in schema().fields.items()]
-        if rows:
+    for one in taken:
+        if isinstance(one, Members) and one.title:
+            parts.append(f"{one.title}\n")
+        if rows := member_rows(one):
             parts.append(table(rows, ("field", "type", "default", "rule")))
     return "\n".join(parts)
+
+
+def member_names(taken: Taken) -> set[str]:
+    return set(taken.rows) if isinstance(taken, Members) else set(taken().fields)
+
+
+def member_rows(taken: Taken) -> list[tuple[str, ...]]:
+    if isinstance(taken, Members):
+        return [
+            (code(name), kind, "required" if name in taken.required else "", rule)
+            for name, (kind, rule) in taken.rows.items()
+        ]
+    return [field_row(name, field) for name, field in taken().fields.items()]
 
 
 def field_row(name: str, field: "fields.Field[Any]") -> tuple[str, ...]:
@@ -208,6 +318,9 @@ def type_name(field: "fields.Field[Any]") -> str:
         models.VersionWish: "`new` or whole number",
         models.Object: "object",
         datasets.Terms: "text, whole number, or list of those",
+        identity.Text: "text",
+        identity.Whole: "whole number",
+        identity.Moment: "time",
         fields.Boolean: "boolean",
         fields.Integer: "whole number",
         fields.Float: "number",
@@ -273,6 +386,17 @@ def error_rows() -> list[tuple[str, ...]]:
             own_doc(error) if error is not GridError else "a fault of ours",
         )
         for error in error_table().values()
+    ]
+
+
+def verdict_rows() -> list[tuple[str, ...]]:
+    return [
+        (
+            code(name),
+            str(ACCEPTED_STATUS if name == ACCEPTED else REJECTED_STATUS),
+            "; ".join(code(text) for text in texts),
+        )
+        for name, texts in VERDICTS.items()
     ]
 
 

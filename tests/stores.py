@@ -94,6 +94,11 @@ def _quick_folder(otherwise: Path) -> Iterator[Path]:
 
 
 def _empty(engine: Engine) -> None:
-    names = ", ".join(table.name for table in Base.metadata.sorted_tables)
+    """Without TRUNCATE, which makes a new file of every table: row by row is quicker for the few that a test leaves."""
+    tables = reversed(Base.metadata.sorted_tables)
     with engine.begin() as connection:
-        connection.execute(text(f"TRUNCATE {names} RESTART IDENTITY"))
+        counters = connection.scalars(text("SELECT sequencename FROM pg_sequences")).all()
+        commands = [f"DELETE FROM {table.name}" for table in tables] + [
+            f"ALTER SEQUENCE {name} RESTART" for name in counters
+        ]
+        connection.exec_driver_sql("; ".join(commands))

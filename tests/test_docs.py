@@ -10,7 +10,9 @@ import click
 import pytest
 from flask import Flask
 
-from grid_node.errors import error_table
+from grid_node.errors import InvalidMessage, error_table
+from grid_node.predictions.messages import REQUIRED, Prediction, check_base
+from grid_node.predictions.rules import VERDICTS
 from grid_node.settings import Settings, env_name
 from scripts import reference
 
@@ -47,8 +49,10 @@ def test_every_event_is_in_the_reference(app: Flask) -> None:
 
 
 def test_every_push_is_in_the_reference() -> None:
-    sent = set(re.findall(r'_(?:send|push)\("(\w+)"', (ROOT / "events" / "publisher.py").read_text()))
+    text = (ROOT / "events" / "publisher.py").read_text()
+    sent = set(re.findall(r'_(?:send|push)\("(\w+)"', text)) | set(re.findall(r'\["(\w+)",', text))
 
+    assert len(sent) > 5
     assert sent == set(reference.PUSHES)
 
 
@@ -57,12 +61,33 @@ def test_every_field_of_a_request_is_in_the_reference() -> None:
         name
         for events in reference.EVENTS.values()
         for taken, _answer in events.values()
-        for schema in taken
-        for name in schema().fields
+        for one in taken
+        for name in reference.member_names(one)
     }
 
     assert len(fields) > 20
     assert all(f"`{name}`" in TEXT for name in fields)
+
+
+def test_the_members_of_a_prediction_are_those_that_are_read() -> None:
+    read = {field.name for field in dataclasses.fields(Prediction)} - {"body", "body_sha256"}
+
+    assert set(reference.PREDICTION.rows) == read | {"prediction_date"}
+    assert set(REQUIRED) == reference.PREDICTION.required
+
+
+@pytest.mark.parametrize("described", [reference.PREDICTION_MESSAGE, reference.HEARTBEAT])
+def test_the_base_members_of_a_message_are_those_that_are_demanded(described: reference.Members) -> None:
+    message_type = described.rows["message_type"][1].split("`")[1]
+
+    with pytest.raises(InvalidMessage) as caught:
+        check_base({}, message_type)
+    assert set(caught.value.data["fields"]) == set(reference.BASE) | {"message_type"}
+    assert set(reference.BASE) < described.required
+
+
+def test_every_verdict_is_in_the_reference() -> None:
+    assert all(f"| `{code}` |" in TEXT and f"`{text}`" in TEXT for code, texts in VERDICTS.items() for text in texts)
 
 
 def test_every_error_code_is_in_the_reference() -> None:
@@ -102,6 +127,7 @@ def test_every_reason_of_a_score_is_in_the_scoring_guide() -> None:
 def test_every_operators_setting_that_a_document_names_exists() -> None:
     known = {env_name(field.name) for field in dataclasses.fields(Settings)} | {"GRID_URL", "GRID_API_KEY"}
     known |= {"GRID_WORKER_API_KEY"}
+    known |= {"GRID_AUTH_TIMEOUT", "GRID_MESSAGE_SKEW"}  # the changelog says what they are called now
     named = {name for document in DOCUMENTS for name in re.findall(r"GRID_[A-Z_]+[A-Z]", (ROOT / document).read_text())}
 
     assert named - known == set()

@@ -1,5 +1,6 @@
 """How commands of an operator end: 0 done, 1 nothing was changed, 2 the configuration is wrong."""
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,7 +20,7 @@ def answers(no_database: str = NO_DATABASE) -> Iterator[None]:
         yield
     except (Refused, InvalidHotkey) as refusal:
         raise fail(str(refusal), 1) from None
-    except (StoreUnavailable, SQLAlchemyError):
+    except (StoreUnavailable, SQLAlchemyError, sqlite3.Error):
         raise fail(no_database, 2) from None
     except StoreFull as error:
         raise fail(error.message, 2) from None

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 import app as composition
 from grid_node.settings import BadSetting, Settings, env_name
 
-SECTIONS = ("public_api", "worker", "scoring")
+SECTIONS = ("public_api", "worker", "scoring", "websocket")
 """Settings whose names begin so have flags of two words: `--public_api.copies`."""
 SYNC_MAX = 1.0
 """Longest time, in seconds, that a change of keys may take to work."""

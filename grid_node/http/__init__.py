@@ -10,11 +10,15 @@ from grid_node.http.datasets import DatasetRoutes
 from grid_node.http.documents import make_api
 from grid_node.http.errors import register_errors
 from grid_node.http.face import HttpFace
+from grid_node.http.game_polls import GamePolls
+from grid_node.http.games import GameRoutes
 from grid_node.http.generate_socket import GenerateSockets
 from grid_node.http.idle import IdleConnections
+from grid_node.http.miner_door import MinerDoor
 from grid_node.http.model_uploads import ModelUploads
 from grid_node.http.models import ModelRoutes
 from grid_node.http.operations import observe_requests, operations_blueprint
+from grid_node.http.predictions import PredictionRoutes
 from grid_node.http.secure import SecureRoutes
 from grid_node.http.socket_route import register_socket
 from grid_node.http.tasks import TaskRoutes
@@ -39,6 +43,10 @@ def register_routes(app: Flask, services: Services, server: Any) -> HttpFace:
     api.register_blueprint(TaskRoutes(services, doorkeeper, connections).blueprint())
     api.register_blueprint(WorkerRoutes(services, doorkeeper).blueprint())
     api.register_blueprint(DatasetRoutes(services).blueprint())
+    miners = MinerDoor(services)
+    polls = GamePolls(services.predicting.log, services.settings.websocket_max_connections)
+    api.register_blueprint(PredictionRoutes(services, miners).blueprint())
+    api.register_blueprint(GameRoutes(services, miners, polls).blueprint())
     door = InferDoor(services)
     api.register_blueprint(ModelRoutes(services, doorkeeper, door.in_hand).blueprint())
     api.register_blueprint(V2Routes(services, door).blueprint())
@@ -48,4 +56,4 @@ def register_routes(app: Flask, services: Services, server: Any) -> HttpFace:
     app.register_blueprint(SecureRoutes(services, doorkeeper).blueprint())
     app.register_blueprint(operations_blueprint(services))
     register_socket(app, GenerateSockets(services, connections))
-    return HttpFace(services, connections, idle, [uploads, models])
+    return HttpFace(services, connections, idle, [uploads, models], polls)

@@ -68,6 +68,8 @@ def make_api(app: Flask) -> Api:
     api.register_field(Object, "object", None)
     api.spec.components.security_scheme("key", {"type": "http", "scheme": "bearer"})
     api.spec.components.security_scheme("worker", {"type": "apiKey", "in": "header", "name": "X-Worker-Name"})
+    signed = {"type": "apiKey", "in": "header", "name": "Epistula-Request-Signature"}
+    api.spec.components.security_scheme("miner", signed)
     app.add_url_rule(f"{ASSETS}<path:name>", "swagger_assets", _asset)
     return api
 

@@ -1,6 +1,7 @@
 """The one error hook of the routes: whatever a route raises becomes the body that an event would be acked with."""
 
 import logging
+import math
 
 from flask import Flask, Response, jsonify
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
@@ -46,10 +47,15 @@ def error_answer(error: GridError) -> Response:
     """The error's body with its status; 429, 503 and 507 always say when to come again, in whole seconds."""
     answer = jsonify(error.body())
     answer.status_code = error.status
-    wait = error.retry_after or AGAIN_LATER.get(error.status)
-    if wait is not None:
-        answer.headers["Retry-After"] = str(wait)
+    retry_header(answer, error.retry_after)
     return answer
+
+
+def retry_header(answer: Response, wait: float | None) -> None:
+    """Say in whole seconds when to come again, if `wait` or the status says so; rounded up, for sooner is too soon."""
+    wait = wait or AGAIN_LATER.get(answer.status_code)
+    if wait is not None:
+        answer.headers["Retry-After"] = str(math.ceil(wait))
 
 
 def _as_grid_error(error: HTTPException) -> GridError:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from grid_node.http.connections import Connections
+from grid_node.http.game_polls import GamePolls
 from grid_node.http.idle import IdleConnections
 from grid_node.services import Services
 
@@ -24,11 +25,13 @@ class HttpFace:
         connections: Connections,
         idle: IdleConnections,
         uploads: Sequence[Recovering],
+        polls: GamePolls,
     ) -> None:
         self._services = services
         self._connections = connections
         self._idle = idle
         self._uploads = uploads
+        self._polls = polls
 
     def recover(self) -> None:
         """Finish what a restart interrupted, or a fault of ours."""
@@ -48,8 +51,9 @@ class HttpFace:
     def shut_down(self) -> None:
         """Tell every connection that this process ends; returns when they have heard it."""
         self._idle.shut_down()
+        self._polls.shut_down()
         self._connections.shut_down()
 
     def connections(self) -> dict[str, int]:
         """Open connections by face."""
-        return self._connections.count()
+        return {**self._connections.count(), "poll": len(self._polls)}

@@ -1,13 +1,15 @@
 """What a request asks for, as the same plain data that an event carries; the schema behind both does the rest."""
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from flask import Request
 from marshmallow import Schema, fields
 
-from grid_node.errors import InvalidPayload, MessageTooLarge
-from grid_node.http.bodies import body_chunks
+from grid_node.errors import InvalidJson, InvalidMessage, InvalidPayload, MessageTooLarge, PayloadTooLarge
+from grid_node.fields import load
+from grid_node.http.bodies import body_chunks, require_length
 from grid_node.wire import strict_json
 
 JSON_MAX = 64 * 1024
@@ -40,6 +42,42 @@ def parse_json(body: bytes | str) -> Any:
         return strict_json.loads(body)
     except strict_json.InvalidJSON as error:
         raise InvalidPayload(fields={"_schema": [str(error)]}) from None
+
+
+@dataclass(frozen=True, slots=True)
+class StrictBody:
+    """A body that was read and not yet understood: its signature covers the bytes as they came."""
+
+    raw: bytes
+
+    def parsed(self) -> Any:
+        """Raises InvalidJson; no body is no JSON either."""
+        try:
+            return strict_json.loads(self.raw)
+        except strict_json.InvalidJSON as error:
+            raise InvalidJson(reason=str(error)) from None
+
+
+def strict_body(request: Request, max_bytes: int) -> StrictBody:
+    """The body of a request that names its length. Raises LengthRequired, PayloadTooLarge, BodyIncomplete."""
+    require_length(request)
+    return StrictBody(b"".join(body_chunks(request, max_bytes, too_large=PayloadTooLarge)))
+
+
+def message_query(request: Request, schema: Schema) -> dict[str, Any]:
+    """`query_payload`, but what it refuses is InvalidMessage."""
+    try:
+        return query_payload(request, schema)
+    except InvalidPayload as error:
+        raise InvalidMessage(**error.data) from None
+
+
+def checked_query(request: Request, schema: Schema) -> dict[str, Any]:
+    """The query as the schema has it. Raises InvalidMessage with `fields`."""
+    try:
+        return load(schema, query_payload(request, schema))
+    except InvalidPayload as error:
+        raise InvalidMessage(**error.data) from None
 
 
 def with_idempotency_key(request: Request, payload: Any) -> Any:

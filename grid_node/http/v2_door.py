@@ -18,7 +18,7 @@ import orjson
 from flask import Request
 
 from grid_node import logs
-from grid_node.adapters import ModelAccess
+from grid_node.adapters.hosting import ModelAccess
 from grid_node.errors import BodyIncomplete, GridError, InferenceTooLarge, ModelNotFound, QueueFull
 from grid_node.hosting import v2
 from grid_node.hosting.refusal import refused

@@ -26,7 +26,7 @@ class BadKeys:
         A key that is answered with a wait is not counted, so that waiting helps.
         """
         with self._lock:
-            times = self._times(_network(address))
+            times = self._times(network_of(address))
             if times and times[-1] > now:  # the clock was set back
                 times.extend([min(times.popleft(), now) for _ in range(len(times))])
             while times and times[0] <= now - WINDOW:
@@ -44,7 +44,8 @@ class BadKeys:
         return times
 
 
-def _network(address: str) -> str:
+def network_of(address: str) -> str:
+    """What stands for an address where one sender is counted: IPv4 itself, the /64 network of IPv6."""
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:

@@ -65,7 +65,7 @@ class Authenticator:
 
     def challenge(self) -> Challenge:
         nonce = self._random(32).hex()
-        lasts = self._settings.auth_timeout
+        lasts = self._settings.websocket_auth_timeout
         message = self._node_key.base_fields("challenge", self._clock)
         message |= {"nonce": nonce, "expires_in": int(lasts) if lasts == int(lasts) else lasts}
         return Challenge(message, self._clock.now() + lasts, [nonce])
@@ -84,7 +84,7 @@ class Authenticator:
         now = self._clock.now()
         if nonce is None or now >= challenge.expires_at or not secrets.compare_digest(nonce, message["nonce"]):
             raise AuthFailed()
-        check_skew(message["timestamp"], now, self._settings.message_skew)
+        check_skew(message["timestamp"], now, self._settings.websocket_message_skew)
         check_message(public_key, payload)  # type: ignore[arg-type]  # load_message let only an object through
         return Authenticated(
             public_key=public_key,

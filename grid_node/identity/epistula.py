@@ -26,20 +26,23 @@ from grid_node.errors import (
 from grid_node.identity.hotkeys import decode_hotkey, parse_signature, verify
 from grid_node.identity.tables import UsedRequest
 from grid_node.settings import Settings
+from grid_node.statements import prepared
 
 used = UsedRequest.__table__
 
 VERSION = "2"
 _MILLISECONDS = re.compile(r"[0-9]{1,15}")
-_REMEMBER = text(
-    "INSERT INTO used_requests (public_key, uuid, expires_at) VALUES (:public_key, :uuid, :expires_at)"
-    " ON CONFLICT DO NOTHING"
+_REMEMBER = prepared(
+    text(
+        "INSERT INTO used_requests (public_key, uuid, expires_at) VALUES (:public_key, :uuid, :expires_at)"
+        " ON CONFLICT DO NOTHING"
+    )
 )
 _EXPIRED = (
     select(used.c.public_key, used.c.uuid)
     .where(used.c.expires_at < bindparam("now"))
     .order_by(used.c.expires_at)
-    .limit(5000)
+    .limit(1000)
 )
 _FORGET = delete(used).where(used.c.public_key == bindparam("key"), used.c.uuid == bindparam("id"))
 

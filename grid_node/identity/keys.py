@@ -6,8 +6,8 @@ import zlib
 from collections.abc import Callable, Iterable
 from hashlib import sha256
 
+from grid_node.clock import parse_rfc3339
 from grid_node.identity.refusal import Refused
-from grid_node.identity.times import parse_rfc3339
 
 SCOPES = ("client", "worker", "runner", "models:code", "models:admin", "admin")
 MAX_REQUESTS = 1_000_000

@@ -6,8 +6,8 @@ from typing import Any
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
+from grid_node.clock import parse_rfc3339
 from grid_node.errors import InvalidMessage
-from grid_node.identity.times import parse_rfc3339
 
 _NONCE = re.compile(r"[0-9a-f]{64}\Z")
 _EPOCH = re.compile(r"[0-9a-f]{16}\Z")

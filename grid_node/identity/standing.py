@@ -1,5 +1,7 @@
 """Which hotkeys may come in: the port to whoever knows, and the allow-list that answers while no chain does."""
 
+import math
+from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -145,3 +147,30 @@ class AllowList:
 
 def _lasts(entry: Any, now: float) -> bool:
     return entry.until is None or entry.until > now
+
+
+class LastKnown:
+    """A Metagraph that falls back on what another one said last, while that is not too old."""
+
+    KEPT = 8192
+
+    def __init__(self, metagraph: Metagraph, clock: Clock, max_age: float) -> None:
+        self._metagraph = metagraph
+        self._clock = clock
+        self._max_age = max_age
+        self._known: OrderedDict[bytes, tuple[float, Standing]] = OrderedDict()
+
+    def standing(self, public_key: bytes) -> Standing:
+        now = self._clock.now()
+        try:
+            standing = self._metagraph.standing(public_key)
+        except ChainUnavailable:
+            at, known = self._known.get(public_key, (-math.inf, None))
+            if known is None or now - at > self._max_age:
+                raise
+            return known
+        self._known.pop(public_key, None)
+        self._known[public_key] = (now, standing)
+        if len(self._known) > self.KEPT:
+            self._known.popitem(last=False)
+        return standing

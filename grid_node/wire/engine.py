@@ -53,6 +53,8 @@ class WireEngine(engineio.Server):
         self.clock = clock
         self.pending = 0
         self.counts: dict[str, int] = {}
+        self.violated: Callable[[str, int], None] = _nothing
+        """Told the id of a session and the close code before the connection ends for what its peer has sent."""
         self._pings = Deadlines(self.ping_interval)
         self._pongs = Deadlines(self.ping_timeout)
         self._joins = Deadlines(limits.join_seconds)
@@ -71,21 +73,29 @@ class WireEngine(engineio.Server):
         limits = self.limits
         return WebSocket.accept(
             environ,
-            max_bytes=limits.transport_bytes if session.joined else limits.handshake_bytes,
+            max_bytes=session.max_bytes,
+            violated=session.violated,
             stall_seconds=limits.stall_seconds,
             backlog_bytes=limits.backlog_bytes,
             backlog_items=limits.backlog_items,
             spawn=self.start_background_task,
         )
 
-    def mark_joined(self, session: WireSocket) -> None:
-        """The session has joined a namespace: its messages may be larger, and it counts as pending no more."""
-        if session.joined or session.closed:
+    def mark_joined(self, session: WireSocket, max_bytes: int | None = None) -> None:
+        """The session has joined a namespace: its messages may have `max_bytes`, and it counts as pending no more."""
+        if session.closed:
             return
-        session.joined = True
-        self.pending -= 1
-        if session.ws is not None:
-            session.ws.limit_messages(self.limits.transport_bytes)
+        session.allow(self.limits.transport_bytes if max_bytes is None else max_bytes)
+        if not session.joined:
+            session.joined = True
+            self.pending -= 1
+
+    def mark_left(self, session: WireSocket) -> None:
+        """The session has left its last namespace: it counts as pending again, and has as long to join another one."""
+        if session.joined and not session.closed:
+            session.joined = False
+            self.pending += 1
+            self._joins.add(self.clock(), session)
 
     # Connecting
 
@@ -185,6 +195,10 @@ class WireEngine(engineio.Server):
             session.ws.abort()
         else:
             self.start_background_task(session.close, wait=False, abort=True, reason=self.reason.PING_TIMEOUT)
+
+
+def _nothing(_sid: str, _code: int) -> None:
+    pass
 
 
 def service_unavailable() -> dict[str, Any]:

@@ -7,14 +7,65 @@ server's `error_body`, so an event with an ack id is always answered.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from grid_node.errors import GridError, InvalidMessage, UnknownEvent
 
-Ack = dict[str, Any] | list[Any]
-Handler = Callable[[str, Any], Ack | None]
-Fallback = Callable[[str, str, Any], Ack | None]
+
+class JsonText(str):
+    """An answer that is JSON text already and is sent as it is."""
+
+    __slots__ = ()
+
+
+class Later:
+    """An answer that comes after its handler has returned, from whichever task has it: the reader goes on meanwhile.
+
+    Events that are answered so are taken up in the order in which they came. The first `finish` counts.
+    """
+
+    __slots__ = ("_afterwards", "_answer", "_finished", "_lock", "_then")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._finished = False
+        self._answer: Ack | None = None
+        self._afterwards: Callable[[], None] = _nothing
+        self._then: Callable[[Ack], None] | None = None
+
+    def finish(self, answer: Ack, afterwards: Callable[[], None] | None = None) -> None:
+        """Never waits; what it calls neither. `afterwards` is called once the answer is on its way: what it sends
+        comes after the answer."""
+        with self._lock:
+            if self._finished:
+                return
+            self._finished, self._answer, then = True, answer, self._then
+            self._afterwards = afterwards or _nothing
+        if then is not None:
+            then(answer)
+            self._afterwards()
+
+    def then(self, send: Callable[[Ack], None]) -> None:
+        """Call `send` with the answer, at once if it is there; asked once, by the server."""
+        with self._lock:
+            self._then = send
+            finished = self._finished
+        if finished:
+            send(self._answer)  # type: ignore[arg-type]
+            self._afterwards()
+
+
+def _nothing() -> None:
+    pass
+
+
+Ack = dict[str, Any] | list[Any] | JsonText
+Answer = Ack | Later | None
+"""What a handler returns; None is `{"success": true}`."""
+Handler = Callable[[str, Any], Answer]
+Fallback = Callable[[str, str, Any], Answer]
 ErrorBody = Callable[[Exception], dict[str, Any]]
 Observe = Callable[[str, float], None]
 """Called with the registered event name (`*` for unknown ones) and the seconds the handler took."""
@@ -46,12 +97,12 @@ class Route:
 
     __slots__ = ("handler", "name", "waits")
 
-    def __init__(self, name: str, handler: Callable[..., Ack | None], waits: bool = False) -> None:
+    def __init__(self, name: str, handler: Callable[..., Answer], waits: bool = False) -> None:
         self.name = name
         self.handler = handler
         self.waits = waits
 
-    def call(self, sid: str, name: str, payload: Any) -> Ack | None:
+    def call(self, sid: str, name: str, payload: Any) -> Answer:
         return self.handler(sid, payload)
 
 
@@ -60,7 +111,7 @@ class FallbackRoute(Route):
 
     __slots__ = ()
 
-    def call(self, sid: str, name: str, payload: Any) -> Ack | None:
+    def call(self, sid: str, name: str, payload: Any) -> Answer:
         return self.handler(sid, name, payload)
 
 
@@ -88,7 +139,8 @@ class Events:
         """Answer event `name` with what `handler(sid, payload)` returns.
 
         A handler that may wait (a long poll, a commit, a lock) must say so with `waits`: the others run in the reader,
-        which is faster, and nothing else of that socket is read meanwhile. Events that wait may overtake each other.
+        which is faster, and nothing else of that socket is read meanwhile. Events that wait may overtake each other;
+        where the order matters, a handler that does not wait starts the work and returns a `Later`.
         """
         if name in RESERVED or name == FALLBACK:
             raise ValueError(f"{name} is reserved")

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import selectors
 import socket
+import ssl
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from grid_node.wire.frames import ABNORMAL, NORMAL
 
 PIECES = 64
 """Pieces of the backlog that go into one system call (well below IOV_MAX)."""
+
+TLS_BYTES = 256 * 1024
+"""Bytes that one call offers to TLS."""
 
 TOO_SLOW, STALLED = "reader too slow", "reader stalled"
 
@@ -27,6 +33,10 @@ class ConnectionClosed(Exception):
         super().__init__(f"{code} {reason}".rstrip())
         self.code = code
         self.reason = reason
+
+    def again(self) -> ConnectionClosed:
+        """The same, to be raised: one that is kept and raised keeps every frame that it passes through."""
+        return ConnectionClosed(self.code, self.reason)
 
 
 def wait_until(sock: Any, event: int, seconds: float | None) -> bool:
@@ -111,7 +121,7 @@ class Outbox:
         """
         with self._lock:
             if self._sealed or self.end is not None:
-                raise self.end or ConnectionClosed(NORMAL, "closing")
+                raise self.end.again() if self.end is not None else ConnectionClosed(NORMAL, "closing")
             self._sealed = last
             if self._corked is not None:
                 self._corked.append(frame)
@@ -124,7 +134,7 @@ class Outbox:
         if wait and self._bytes:
             self._wait_drained()
         if self.end is not None:
-            raise self.end
+            raise self.end.again()
 
     def _enqueue(self, frame: bytes) -> bool:
         """Hand the frame to the kernel or the backlog. True: the caller must see to the flusher. Holds the lock."""
@@ -195,6 +205,11 @@ class Outbox:
             while self._bytes and self.end is None:
                 self._drained.wait()
 
+    def alone(self, call: Callable[[], Any]) -> Any:
+        """What `call` returns, while nothing is written."""
+        with self._lock:
+            return call()
+
     # Ending
 
     def finish(self, end: ConnectionClosed) -> bool:
@@ -225,11 +240,38 @@ class Outbox:
 
 
 def tls_sendmsg(sock: Any) -> Callable[..., int]:
-    """TLS has no scatter write and may not be retried with other bytes: send all and wait for it."""
+    """TLS has no scatter write.
 
-    def sendmsg(pieces: tuple[bytes, ...], _ancillary: tuple[()], _flags: int) -> int:
-        data = b"".join(pieces)
-        sock.sendall(data)
-        return len(data)
+    A socket that never waits, as eventlet's are and a WebSocket's is, takes what it can: OpenSSL may have begun with
+    bytes that it did not count, so the same bytes must be offered again, and they are, for they head the backlog. Any
+    other socket takes all and waits for it.
+    """
+    if os.get_blocking(sock.fileno()):
+        return partial(_send_all, sock)
+    return partial(_send_some, sock._sslobj.write)
 
-    return sendmsg
+
+def _send_all(sock: Any, pieces: tuple[Piece, ...], _ancillary: tuple[()], _flags: int) -> int:
+    data = b"".join(pieces)
+    sock.sendall(data)
+    return len(data)
+
+
+def _send_some(write: Callable[[Piece], int], pieces: tuple[Piece, ...], _ancillary: tuple[()], _flags: int) -> int:
+    data, sent = memoryview(b"".join(_first(pieces))), 0
+    try:
+        while sent < len(data):
+            sent += write(data[sent:])
+    except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+        pass
+    return sent
+
+
+def _first(pieces: tuple[Piece, ...]) -> Iterator[Piece]:
+    """Of so many pieces as fill TLS_BYTES: a backlog is not copied again for each part of it that leaves."""
+    size = 0
+    for piece in pieces:
+        if size >= TLS_BYTES:
+            return
+        yield piece[: TLS_BYTES - size]
+        size += len(piece)

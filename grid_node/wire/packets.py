@@ -8,6 +8,7 @@ from typing import Any
 from socketio.packet import ACK, BINARY_ACK, BINARY_EVENT, CONNECT, CONNECT_ERROR, DISCONNECT, EVENT, Packet
 
 from grid_node.wire import strict_json
+from grid_node.wire.events import JsonText
 from grid_node.wire.session import ProtocolViolation
 
 _HEAD = re.compile(
@@ -53,6 +54,8 @@ class Head:
 def ack_text(namespace: str, ack_id: int, answer: Any) -> str | None:
     """An acknowledgement as text; None where the answer holds bytes, which take attachments."""
     prefix = "3" if namespace == "/" else f"3{namespace},"
+    if type(answer) is JsonText:
+        return f"{prefix}{ack_id}[{answer}]"
     try:
         return f"{prefix}{ack_id}[{strict_json.dumps(answer)}]"
     except TypeError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import socketio
@@ -18,6 +19,7 @@ from grid_node.wire.events import (
     RESERVED,
     ErrorBody,
     FallbackRoute,
+    Later,
     Observe,
     Route,
     error_body,
@@ -93,10 +95,19 @@ class WireServer(socketio.Server):
         """By namespace, what the answer to a message above the limit says besides: where a larger one may go."""
         self.message_limits: dict[str, int] = {}
         """By namespace, another limit than `limits.message_bytes`."""
+        self.too_large: dict[str, type[MessageTooLarge]] = {}
+        """By namespace, another error for it than MessageTooLarge itself."""
         self._assemblies: dict[str, Assembly] = {}
         self._welcomes: dict[str, Callable[[str], None]] = {}
+        self.listeners: dict[str, Callable[[str], None]] = {}
+        """By namespace, who is told the sid of each packet that a socket sends: that it lives."""
+        self.violations: dict[str, Callable[[str, int], None]] = {}
+        """By namespace, who is told the sid and the close code before a connection ends for what its peer has sent."""
+        self.transport_limits: dict[str, int] = {}
+        """By namespace, another limit than `limits.transport_bytes`."""
         # async_handlers off: `Route.waits` says which events get a task of their own.
         super().__init__(serializer=WirePacket, async_handlers=False, limits=limits, **options)
+        self.eio.violated = self._violated
 
     def _engineio_server_class(self) -> type[WireEngine]:
         return WireEngine
@@ -132,6 +143,7 @@ class WireServer(socketio.Server):
             self._join(eio_sid, head)
         elif head.kind == DISCONNECT:
             self._handle_disconnect(eio_sid, head.namespace, self.reason.CLIENT_DISCONNECT)
+            self._look_if_left(eio_sid)
         elif head.kind == ACK:
             self._receive_ack(eio_sid, head, [])
         else:
@@ -154,12 +166,16 @@ class WireServer(socketio.Server):
         sid = self.manager.sid_from_eio_sid(eio_sid, namespace)
         if sid is None or not self.manager.is_connected(sid, namespace):
             raise ProtocolViolation("namespace not joined")
+        if namespace in self.listeners:
+            self.listeners[namespace](sid)
         return str(sid)
 
     def _receive_ack(self, eio_sid: str, head: Head, attachments: list[bytes]) -> None:
         sid = self._require_sid(eio_sid, head.namespace)
+        if byte_size(head.body) > self._message_limit(head.namespace):
+            raise ProtocolViolation("ack too large")
         try:
-            data = fill_placeholders(strict_json.loads(head.body or "[]"), attachments)
+            data = fill_placeholders(strict_json.loads(head.body or "[]", self.limits.depth), attachments)
         except strict_json.InvalidJSON:
             raise ProtocolViolation("ack is not JSON") from None
         if not isinstance(data, list) or not head.ack_id:  # python-socketio keeps its counter under id 0
@@ -180,7 +196,8 @@ class WireServer(socketio.Server):
     def _parse_event(self, head: Head, assembly: Assembly | None) -> tuple[str, list[Any]]:
         limit = self._message_limit(head.namespace)
         if byte_size(head.body) > limit or (assembly is not None and assembly.too_large):
-            raise MessageTooLarge(limit=limit, **self.elsewhere.get(head.namespace, {}))
+            error = self.too_large.get(head.namespace, MessageTooLarge)
+            raise error(limit=limit, **self.elsewhere.get(head.namespace, {}))
         try:
             data = strict_json.loads(head.body, self.limits.depth)
         except strict_json.InvalidJSON as error:
@@ -242,7 +259,9 @@ class WireServer(socketio.Server):
         return answer
 
     def _acknowledge(self, eio_sid: str, head: Head, answer: Any) -> None:
-        if head.ack_id is not None:
+        if isinstance(answer, Later):
+            answer.then(partial(self._acknowledge, eio_sid, head))
+        elif head.ack_id is not None:
             self._send_ack(eio_sid, head.namespace, head.ack_id, answer)
 
     def _send_ack(self, eio_sid: str, namespace: str, ack_id: int, answer: Any) -> None:
@@ -301,11 +320,29 @@ class WireServer(socketio.Server):
         self.manager.connect(sid, namespace)
         session = self.eio.sockets.get(eio_sid)
         if session is not None:
-            self.eio.mark_joined(session)
+            self.eio.mark_joined(session, self.transport_limits.get(namespace))
         if eio_sid not in self.environ:  # its polling session ended while the connect handler waited
             self._handle_disconnect(eio_sid, namespace, self.reason.TRANSPORT_CLOSE)
         elif namespace in self._welcomes:
             self._welcomes[namespace](sid)
+
+    def disconnect(self, sid: str, namespace: str | None = None, ignore_queue: bool = False) -> None:
+        eio_sid = self.manager.eio_sid_from_sid(sid, namespace or "/")
+        super().disconnect(sid, namespace, ignore_queue)
+        if eio_sid is not None:
+            self._look_if_left(eio_sid)
+
+    def _look_if_left(self, eio_sid: str) -> None:
+        """A transport that is in no namespace any more does not stay for ever."""
+        session = self.eio.sockets.get(eio_sid)
+        if session is not None and not any(self.manager.sid_from_eio_sid(eio_sid, name) for name in self.handlers):
+            self.eio.mark_left(session)
+
+    def _violated(self, eio_sid: str, code: int) -> None:
+        for namespace, tell in self.violations.items():
+            sid = self.manager.sid_from_eio_sid(eio_sid, namespace)
+            if sid is not None:
+                tell(sid, code)
 
     def _refuse_join(self, eio_sid: str, namespace: str, refusal: Any) -> None:
         self._send_packet(eio_sid, WirePacket(CONNECT_ERROR, data=refusal, namespace=namespace))

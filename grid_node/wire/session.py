@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from base64 import b64decode
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -19,6 +20,8 @@ from grid_node.wire.websocket import WebSocket
 log = logging.getLogger(__name__)
 
 OPEN, CLOSE, PING, PONG, MESSAGE, UPGRADE, NOOP = "0123456"
+TURN = 64
+"""Messages of one socket that are taken up before others get their turn."""
 PACKETS_PER_POST = 16
 """Packets in one polling body, as python-engineio has it."""
 
@@ -35,6 +38,7 @@ class SessionHost(Protocol):
     limits: WireLimits
     handlers: dict[str, Callable[..., Any]]
     reason: Any
+    violated: Callable[[str, int], None]
 
     def accept(self, environ: Environ, session: WireSocket) -> WebSocket: ...
     def forget(self, session: WireSocket) -> None: ...
@@ -58,6 +62,7 @@ class WireSocket(Socket):
         "in_flight",
         "joined",
         "last_ping",
+        "max_bytes",
         "server",
         "session",
         "sid",
@@ -77,6 +82,8 @@ class WireSocket(Socket):
         self.last_ping: float | None = None
         self.connected = self.upgrading = self.upgraded = False
         self.closing = self.closed = self.joined = False
+        self.max_bytes = server.limits.handshake_bytes
+        """Of one message from the peer; above it the connection ends."""
         self.session: dict[str, Any] = {}
         self.in_flight = 0
         self.strikes = 0
@@ -109,6 +116,18 @@ class WireSocket(Socket):
         elif not self.closed:
             self._enqueue(packet.Packet(packet.MESSAGE, text))
 
+    def send_with_attachment(self, text: str, attachment: bytes) -> None:
+        """Send one Socket.IO packet that has one attachment: nothing of another task comes between the two."""
+        if self.ws is None:
+            if not self.closed:
+                self._enqueue(packet.Packet(packet.MESSAGE, text))
+                self._enqueue(packet.Packet(packet.MESSAGE, attachment))
+            return
+        try:
+            self.ws.send_joined((TEXT, (MESSAGE + text).encode()), (BINARY, attachment))
+        except ConnectionClosed:
+            pass  # the reader sees it too, and cleans up
+
     def _write(self, opcode: int, payload: bytes) -> None:
         try:
             self.ws.send_data(opcode, payload)  # type: ignore[union-attr]
@@ -131,6 +150,20 @@ class WireSocket(Socket):
 
     # Receiving
 
+    def allow(self, max_bytes: int) -> None:
+        """Take messages of up to so many bytes from now on; who may send larger ones already still may."""
+        if max_bytes > self.max_bytes:
+            self.max_bytes = max_bytes
+            if self.ws is not None:
+                self.ws.limit_messages(max_bytes)
+
+    def violated(self, code: int) -> None:
+        """The connection is about to end with this close code, for what its peer has sent."""
+        try:
+            self.server.violated(self.sid, code)
+        except Exception:
+            log.exception("the end of a connection could not be told")
+
     def receive_encoded(self, message: Message) -> None:
         """Take one encoded Engine.IO packet; raises ProtocolViolation."""
         if type(message) is bytes:
@@ -150,8 +183,7 @@ class WireSocket(Socket):
 
     def handle_post_request(self, environ: Environ) -> None:
         """Take the body of one polling POST; raises EngineIOError (400) for anything that is no payload."""
-        limits = self.server.limits
-        limit = limits.transport_bytes if self.joined else limits.handshake_bytes
+        limit = self.max_bytes
         try:
             length = int(environ.get("CONTENT_LENGTH") or 0)
             if not 0 <= length <= limit:
@@ -215,11 +247,18 @@ class WireSocket(Socket):
             self.server.count_close(end)
         finally:
             self.close(wait=False, abort=True, reason=self.server.reason.TRANSPORT_CLOSE)
+            ws.let_go()
 
     def _take(self, ws: WebSocket, batch: list[Message]) -> None:
         if len(batch) == 1:
             self._receive_guarded(batch[0])
             return
+        for start in range(0, len(batch), TURN):
+            if start:
+                time.sleep(0)
+            self._take_some(ws, batch[start : start + TURN])
+
+    def _take_some(self, ws: WebSocket, batch: list[Message]) -> None:
         ws.cork()
         try:
             for message in batch:
@@ -269,8 +308,7 @@ class WireSocket(Socket):
                     binary = isinstance(encoded, bytes)
                     ws.send_data(BINARY if binary else TEXT, encoded if binary else encoded.encode())
             self.ws = ws
-        if self.joined:
-            ws.limit_messages(self.server.limits.transport_bytes)  # it may have joined while it moved
+        ws.limit_messages(self.max_bytes)  # it may have joined while it moved
 
     # Ending
 

@@ -6,12 +6,15 @@ bounded backlog that a flusher drains, so a connection needs neither a writer th
 
 from __future__ import annotations
 
+import os
 import selectors
 import socket
+import ssl
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from grid_node.wire.frames import (
@@ -36,6 +39,8 @@ from grid_node.wire.handshake import Environ, check_upgrade, early_bytes, raw_so
 from grid_node.wire.outbox import ConnectionClosed, Outbox, Spawn, wait_until
 
 CHUNK = 64 * 1024
+READS = 8
+"""Reads of one message each after which others get their turn."""
 DRAIN_SECONDS = 2.0
 DRAIN_BYTES = 64 * 1024 * 1024
 
@@ -51,6 +56,7 @@ class WebSocket:
 
     `stall_seconds`: a peer that takes no byte for so long is cut. `backlog_bytes` and `backlog_items` bound what waits
     for it. `ping_seconds`: `recv` sends a ping after so much silence and gives up after twice that (None: never).
+    `violated` is told the close code before the connection ends for what the peer has sent, and may still send.
     """
 
     __slots__ = (
@@ -62,9 +68,12 @@ class WebSocket:
         "_outbox",
         "_ping_seconds",
         "_pinged",
+        "_polls",
         "_reader",
         "_reading",
+        "_reads",
         "_sock",
+        "_violated",
     )
 
     def __init__(
@@ -78,9 +87,13 @@ class WebSocket:
         ping_seconds: float | None = None,
         spawn: Spawn = start_thread,
         clock: Clock = time.monotonic,
+        violated: Callable[[int], None] | None = None,
     ) -> None:
         # No timeout on the socket itself: it would cost a timer each read. Waits with a deadline use a selector.
         sock.settimeout(None)
+        self._polls = hasattr(sock, "cipher") and os.get_blocking(sock.fileno())
+        if self._polls:  # TLS under real threads: a write that waits for its reader would hold up whoever sends
+            sock.settimeout(0)
         self._sock = sock
         self._outbox = Outbox(
             sock,
@@ -95,9 +108,11 @@ class WebSocket:
         self._ping_seconds = ping_seconds
         self._pinged = False
         self._reading = False
+        self._reads = 0
         self._close_received = False
         self._early = b""
         self._clock = clock
+        self._violated = violated
 
     @classmethod
     def accept(cls, environ: Environ, **options: Any) -> WebSocket:
@@ -148,7 +163,7 @@ class WebSocket:
             left, self._inbox = list(self._inbox), None  # what `recv` has read but not handed out
             return left
         if self._outbox.end is not None:
-            raise self._outbox.end
+            raise self._outbox.end.again()
         if self._last_item is not None:
             raise self._finish(self._last_item)
         chunk = self._read()
@@ -165,6 +180,9 @@ class WebSocket:
                 break
         if self._last_item is not None and not messages:
             raise self._finish(self._last_item)
+        self._reads += 1
+        if len(messages) != 1 or self._reads % READS == 0:
+            time.sleep(0)  # the bytes of a fast sender are always there: reading alone would let nobody else run
         return messages
 
     def _read(self) -> bytes:
@@ -173,11 +191,21 @@ class WebSocket:
             return early
         self._reading = True
         try:
-            return self._sock.recv(CHUNK)
+            return self._polled() if self._polls else self._sock.recv(CHUNK)
         except (OSError, EOFError):
             return b""
         finally:
             self._reading = False
+
+    def _polled(self) -> bytes:
+        """OpenSSL's state of a connection is one for both directions, so nothing is read while something is written."""
+        while True:
+            try:
+                return self._outbox.alone(partial(self._sock.recv, CHUNK))
+            except ssl.SSLWantReadError:
+                wait_until(self._sock, selectors.EVENT_READ, None)
+            except ssl.SSLWantWriteError:
+                wait_until(self._sock, selectors.EVENT_WRITE, None)
 
     def _await_bytes(self, deadline: float | None) -> None:
         """Wait for bytes until the deadline, sending a ping for each `ping_seconds` of silence."""
@@ -210,6 +238,8 @@ class WebSocket:
     def _finish(self, item: ControlFrame | FrameError) -> ConnectionClosed:
         """Answer the close frame, or tell the peer what it broke; returns how the connection ended."""
         if isinstance(item, FrameError):
+            if self._violated is not None:
+                self._violated(item.code)
             self.close(item.code, item.reason)
             return ConnectionClosed(item.code, item.reason)
         self._close_received = True
@@ -232,6 +262,10 @@ class WebSocket:
     def send_data(self, opcode: int, payload: bytes, wait: bool = False) -> None:
         """Send one unfragmented frame; raises ConnectionClosed."""
         self._outbox.write(frame_header(opcode, len(payload)) + payload, wait)
+
+    def send_joined(self, *messages: tuple[int, bytes]) -> None:
+        """Send several messages, given as opcode and payload, with nothing in between; raises ConnectionClosed."""
+        self._outbox.write(b"".join(frame_header(opcode, len(data)) + data for opcode, data in messages))
 
     def send_fragments(self, fragments: Iterable[bytes], opcode: int = TEXT) -> None:
         """Send one message in pieces, FIN on the last; other work runs between them and memory holds one piece.
@@ -299,4 +333,8 @@ class WebSocket:
     def _ended(self, end: ConnectionClosed) -> ConnectionClosed:
         """Record the end that the reader has seen; returns the one that was recorded first."""
         self._outbox.finish(end)
-        return self.closed or end
+        return (self.closed or end).again()
+
+    def let_go(self) -> None:
+        """Its reader has ended. Without a way back to its owner all of it goes at once, half a message too."""
+        self._violated = None

@@ -24,9 +24,14 @@ class Socket:
         self._client.on("*", self._heard, namespace=namespace)
         self._client.on("connect_error", self._refused, namespace=namespace)
         self._client.on("disconnect", lambda *_: self._heard("disconnect", None), namespace=namespace)
-        self._client.connect(
-            url, auth=auth or None, namespaces=[namespace], transports=["websocket"], wait_timeout=WAIT
-        )
+        try:
+            self._client.connect(
+                url, auth=auth or None, namespaces=[namespace], transports=["websocket"], wait_timeout=WAIT
+            )
+        except socketio.exceptions.ConnectionError:
+            if self._client.eio.ws is not None:
+                self._client.eio.ws.shutdown()
+            raise
         self._transport = self._client.eio.ws
 
     def call(self, event: str, payload: Any = None, timeout: float = WAIT + 10) -> Any:
@@ -36,10 +41,12 @@ class Socket:
         return [body for name, body in self.pushed if name == event]
 
     def wait_for(self, event: str, count: int = 1) -> list[Any]:
-        """The pushes of this name, once there are `count` of them."""
+        """The pushes of this name, once there are `count` of them. Raises ConnectionError once they cannot come."""
         deadline = time.monotonic() + WAIT
         with self._changed:
             while len(found := self.all(event)) < count:
+                if self.all("disconnect"):
+                    raise ConnectionError(f"no {event}: {self.pushed}")
                 assert self._changed.wait(deadline - time.monotonic()), f"no {event}: {self.pushed}"
         return found
 

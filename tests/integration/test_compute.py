@@ -324,6 +324,7 @@ def test_a_model_past_the_deadline_holds_up_no_other(compute: ComputeProcesses, 
     begun = time.monotonic()
     waiting = threading.Thread(target=lambda: together([lambda: sleepy(torch.full((1, 2), 2.0))]))
     waiting.start()
+    until(lambda: compute.in_hand == 1)
     with pytest.raises(InferenceTimeout):
         sleepy(torch.zeros(1, 2), timeout=0.5)
     assert time.monotonic() - begun < 1.5

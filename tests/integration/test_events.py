@@ -18,7 +18,11 @@ from tests.nodes import LiveNode
 @pytest.fixture(scope="module")
 def node(tmp_path_factory):
     live = LiveNode(
-        tmp_path_factory.mktemp("events"), scoring_processes=0, public_api_settle=1, worker_lease=60, auth_timeout=3
+        tmp_path_factory.mktemp("events"),
+        scoring_processes=0,
+        public_api_settle=1,
+        worker_lease=60,
+        websocket_auth_timeout=3,
     )
     live.start()
     yield live

@@ -6,12 +6,27 @@ import json
 import re
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import socketio
+from grid_client.predictions import PredictionClient
 from websockets.sync.client import connect
 
+from tests.miners import (
+    NAMESPACE,
+    Bookmaker,
+    SignedHttp,
+    allow,
+    authenticate,
+    game,
+    new_keypair,
+    node_hotkey,
+    prediction_body,
+    prediction_message,
+    put_games,
+)
 from tests.nodes import ROOT, free_port, until
 from tests.several import Socket, generate, hand_in, pull, sockets, started_pair, worker
 
@@ -149,6 +164,74 @@ def test_the_raw_websocket_goes_through(front, hands):
         assert json.loads(raw.recv(WAIT))["status"] == "started"
         hand_in(hands, lease)
         assert json.loads(raw.recv(WAIT))["status"] == "best_results"
+
+
+@pytest.fixture
+def hotkey(front):
+    """A hotkey that may predict on 120 games."""
+    made = new_keypair()
+    allow(front.pair.a, made)
+    put_games(front.pair.a, game(), *(game(f"nfl-{number}") for number in range(100, 219)))
+    return made
+
+
+@pytest.mark.parametrize("transport", ["websocket", "http"])
+def test_a_miner_predicts_and_follows_the_games(front, hotkey, tmp_path, transport):
+    node = front.pair.a
+    by_socket = transport == "websocket"
+    with PredictionClient(
+        front.url, hotkey, node_hotkey(node), tmp_path / "outbox.db", websocket_enabled=by_socket
+    ) as client:
+        until(lambda: len(client.games) == 120)  # 50 kB
+        assert client.status()["transport"] == transport
+        assert client.wait(client.submit(prediction_body()), WAIT).accepted
+        odds = Bookmaker(node).append(30)[-1]
+        until(lambda: client.games["nfl-17"]["team_b_odds"] == odds)
+
+
+def test_a_miner_behind_the_polling_transport_is_answered(front, hotkey):
+    challenges = []
+    client = socketio.Client(reconnection=False)
+    client.on("challenge", challenges.append, namespace=NAMESPACE)
+    client.connect(front.url, namespaces=[NAMESPACE], transports=["polling"], wait_timeout=WAIT)
+    try:
+        until(lambda: challenges)
+        message = authenticate(hotkey, challenges[0])
+        assert client.call("authenticate", message, namespace=NAMESPACE, timeout=WAIT)["success"]
+        message = prediction_message(hotkey, node_hotkey(front.pair.a))
+        assert client.call("prediction", message, namespace=NAMESPACE, timeout=WAIT)["success"]
+    finally:
+        client.disconnect()
+        client.shutdown()
+
+
+def test_signed_requests_arrive_as_they_were_signed(front, hotkey):
+    with contextlib.closing(SignedHttp(front.pair.a, hotkey, front.url)) as http:
+        receipt = http.predict(prediction_id="a:b")
+        assert receipt.status_code == 200, receipt.text
+        for target in ("/predictions/a:b", "/predictions/a%3Ab", "/predictions/%61:b?x=%2F..%2F&y"):
+            answer = http.request("GET", target)
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["receipt"] == receipt.json()
+        listed = http.get("/games", sport="foot ball/ü", active="true")
+        assert (listed.status_code, listed.json()["games"]) == (200, {})
+        assert http.request("GET", "/games").headers["ETag"]
+
+
+def test_a_long_poll_is_answered_by_the_next_update(front, hotkey):
+    node = front.pair.a
+    bookmaker = Bookmaker(node)
+    with contextlib.closing(SignedHttp(node, hotkey, front.url)) as http, ThreadPoolExecutor(1) as pool:
+        end = bookmaker.seen(http)
+        waiting = pool.submit(http.get, "/games/updates", epoch=end["epoch"], after=end["seq"], wait=55)
+        odds = bookmaker.append(1)
+        (update,) = waiting.result(WAIT).json()["updates"]
+        assert update["updated_games"] == {"nfl-17": {"team_b_odds": odds[0]}}
+
+
+def test_the_health_of_sockets_is_open_to_all(front):
+    status, body = front.get("/ws/health")
+    assert (status, json.loads(body)["status"]) == (200, "online")
 
 
 def test_wrong_keys_count_against_the_address_that_nginx_saw_whatever_the_client_claims(front):

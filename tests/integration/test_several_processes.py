@@ -9,6 +9,7 @@ import urllib.request
 from collections import Counter
 
 import pytest
+import socketio
 from grid_client.procedural import build
 from grid_client.splats import encode
 
@@ -144,6 +145,14 @@ def test_a_cancel_at_one_node_reaches_the_worker_at_the_other(pair, opened):
     assert hands.wait_for("lease_cancelled")[0]["lease_id"] == lease["lease_id"]
 
 
+def refusal(client):
+    """The code of the answer, or `ended` where the node let go of the socket before it came."""
+    try:
+        return client.call("generate", {"prompt": "x"}, timeout=10)["code"]
+    except socketio.exceptions.SocketIOError:
+        return "ended"
+
+
 def test_keys_added_limited_and_removed_elsewhere_count_at_once_in_both(pair, opened):
     """By the service that the command line calls, in a third process: this one."""
     key = pair.a.keys.generate()
@@ -157,7 +166,7 @@ def test_keys_added_limited_and_removed_elsewhere_count_at_once_in_both(pair, op
     ]
     pair.a.keys.remove(info.id)
     removed = time.monotonic()
-    assert [client.call("generate", {"prompt": "x"})["code"] for client in clients] == ["invalid_key", "invalid_key"]
+    assert {refusal(client) for client in clients} <= {"invalid_key", "ended"}
     for client in clients:
         assert client.wait_for("closing")[0]["error"] == "Invalid API Key"
         client.wait_for("disconnect")

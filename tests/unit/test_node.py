@@ -14,6 +14,7 @@ def test_a_store_of_blobs_that_fails_keeps_nothing_else_from_being_cleared_up():
     grid.clock.now.return_value = 100_000.0
     grid.settings.blob_gc_grace = 1000.0
     grid.settings.public_api_task_ttl = 10.0
+    grid.predicting.settling.purge.return_value = 0
     grid.blobs.sweep.side_effect = StoreUnavailable()
     with pytest.raises(StoreUnavailable):
         Node(grid, MagicMock(), MagicMock())._purge()

@@ -124,7 +124,7 @@ def public_keypair(hotkey: str) -> Keypair:
     try:
         keypair: Keypair = _keypair_class()(ss58_address=hotkey)
     except Exception as error:  # the wallet library raises bare Exception and ValueError
-        raise GridError("bad_wallet", f"{hotkey!r} is no hotkey") from error
+        raise GridError("bad_node_hotkey", f"{hotkey!r} is no hotkey") from error
     return keypair
 
 

@@ -45,12 +45,13 @@ class Http:
         *,
         sleep: Callable[[float], object] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
+        client: httpx.Client | None = None,
     ) -> None:
         self.url = url.rstrip("/") + "/"
         self._signer = signer
         self._sleep = sleep
         self._clock = clock
-        self._client = httpx.Client(timeout=TIMEOUT, follow_redirects=False)
+        self._client = client or httpx.Client(timeout=TIMEOUT, follow_redirects=False)
 
     def __enter__(self) -> Self:
         return self

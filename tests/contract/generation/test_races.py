@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 from sqlalchemy import event, select, text
 
-from grid_node.adapters import KeyGate
+from grid_node.adapters.generation import KeyGate
 from grid_node.clock import ManualClock
 from grid_node.errors import AlreadySubmitted, GridError
 from grid_node.generation.holds import COPY_ROW

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from grid_node.adapters import StoredUploads
+from grid_node.adapters.generation import StoredUploads
 from grid_node.blobs.local import LocalBlobs
 from grid_node.clock import ManualClock
 from grid_node.database import Store

@@ -28,11 +28,20 @@ MIB = 1024 * 1024
 
 def test_a_waiting_pull_is_answered_when_a_task_comes(client, worker):
     leases = []
-    waiting = threading.Thread(target=lambda: leases.append(worker.pull(wait_s=20)))
+    until(lambda: pulls_waiting(client) == 0)  # else another test's worker might be given the task
+
+    def pull() -> None:
+        lease = worker.pull(wait_s=20)
+        while lease is not None and lease["prompt"] != "what it waits for":
+            worker.hand_in(lease)  # another test left it
+            lease = worker.pull(wait_s=20)
+        leases.append(lease)
+
+    waiting = threading.Thread(target=pull)
     waiting.start()
-    until(lambda: pulls_waiting(client) == 1)
-    task = client.submit()
-    waiting.join(20)
+    until(lambda: pulls_waiting(client) >= 1)
+    task = client.submit("what it waits for")
+    waiting.join(30)
     assert leases[0]["task_id"] == task["id"]
 
 

@@ -36,7 +36,7 @@ def test_a_file_without_a_seed_is_refused_without_showing_it(tmp_path: Path, con
 
 
 def test_a_text_that_is_no_hotkey_is_refused() -> None:
-    with pytest.raises(GridError, match="bad_wallet"):
+    with pytest.raises(GridError, match="bad_node_hotkey"):
         public_keypair("5nonsense")
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from grid_node.wire.engine import Deadlines
+from grid_node.wire.events import Events
 from grid_node.wire.limits import WireLimits
 from grid_node.wire.server import build_server
 from grid_node.wire.session import WireSocket
@@ -23,13 +24,18 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def engine(clock):
+def server(clock):
     limits = WireLimits(join_seconds=10, backlog_items=5)
     server = build_server(
         async_mode="threading", limits=limits, clock=clock, ping_interval=25, ping_timeout=20, monitor_clients=False
     )
     server.eio.start_service_task = False  # the test is the timer
     server.eio.start_background_task = lambda target, *args, **kwargs: target(*args, **kwargs)
+    return server
+
+
+@pytest.fixture
+def engine(server):
     return server.eio
 
 
@@ -56,6 +62,49 @@ def test_a_session_that_joins_nothing_is_cut(engine, clock, session):
     step(engine, clock, 10)
     assert session.closed
     assert (engine.sockets, engine.pending, engine.counts) == ({}, 0, {"join_timeout": 1})
+
+
+def test_a_session_that_left_its_last_namespace_is_cut(engine, clock, session):
+    engine.mark_joined(session)
+    step(engine, clock, 10)
+    engine.mark_left(session)
+    assert engine.pending == 1
+
+    step(engine, clock, 9)
+    assert not session.closed
+    step(engine, clock, 1)
+    assert session.closed
+    assert (engine.pending, engine.counts) == (0, {"join_timeout": 1})
+
+
+def test_a_session_that_joined_again_stays(engine, clock, session):
+    for _ in range(2):
+        engine.mark_joined(session)
+        step(engine, clock, 10)
+        engine.mark_left(session)
+    engine.mark_joined(session)
+    step(engine, clock, 10)
+    assert not session.closed
+
+
+@pytest.mark.parametrize("who", ["client", "server"])
+def test_leaving_one_namespace_of_two_is_not_leaving(engine, session, server, who):
+    for name in ("/", "/other"):
+        Events(server, name)
+    session.receive_encoded("40")
+    session.receive_encoded("40/other,")
+
+    leave(server, session, "/", who)
+    assert session.joined
+    leave(server, session, "/other", who)
+    assert not session.joined
+
+
+def leave(server, session, namespace, who):
+    if who == "client":
+        session.receive_encoded("41" if namespace == "/" else f"41{namespace},")
+    else:
+        server.disconnect(server.manager.sid_from_eio_sid(session.sid, namespace), namespace)
 
 
 def test_a_session_that_answers_pings_lives(engine, clock, session):

@@ -2,6 +2,7 @@
 
 import json
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -95,3 +96,26 @@ def test_any_text_is_read_or_refused(text):
 def test_we_never_write_what_we_refuse(value):
     with pytest.raises(ValueError):
         strict_json.dumps(value)
+
+
+@given(PLAIN)
+def test_the_quick_reader_gives_what_the_strict_one_gives(value):
+    for text in (orjson.dumps(value).decode() if _fits(value) else "null", json.dumps(value), strict_json.dumps(value)):
+        quick = strict_json._shortest(text)
+        assert quick is strict_json._NOT_SHORTEST or repr(quick) == repr(strict_json._decoder.decode(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"a":1,"a":1}', "[-0]", "[1e2]", "[1.50]", "[ 1]", r'["\u0041"]', "[NaN]", "[1e400]", "[" + "9" * 30 + "]"],
+)
+def test_what_is_not_in_its_shortest_form_is_left_to_the_strict_reader(text):
+    assert strict_json._shortest(text) is strict_json._NOT_SHORTEST
+
+
+def _fits(value):
+    try:
+        orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        return False
+    return True

@@ -8,10 +8,12 @@ import sys
 from collections.abc import Sequence
 
 from grid_client import __version__
-from grid_client.cli import generate, models, worker
+from grid_client.cli import generate, miner, models, worker
 from grid_client.errors import GridError
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
+UNUSABLE = frozenset({"bad_ca_file", "bad_node_hotkey", "bad_url", "bad_wallet", "insecure_url", "invalid_prediction"})
+"""Codes for what was given to the command; no node was asked."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         exit_code: int = options.command(options)
     except GridError as error:
-        return _complain(error, EXIT_FAILED)
+        is_usage = error.code in UNUSABLE and not error.status
+        return _complain(error, EXIT_USAGE if is_usage else EXIT_FAILED)
     except (OSError, ValueError) as error:
         return _complain(error, EXIT_USAGE)
     return exit_code
@@ -47,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_options(commands.add_parser("generate", help="generate from a prompt, fetch the best"))
     models.add_options(commands.add_parser("models", help="serve, list, fetch and run models"))
     models.add_dataset_options(commands.add_parser("datasets", help="describe and find datasets"))
+    miner.add_options(commands.add_parser("miner", help="predict games for a node"))
     return parser
 
 

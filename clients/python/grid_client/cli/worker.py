@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from grid_client import generators
+from grid_client.cli.signals import until_signalled
 from grid_client.signing import Keypair, load_keypair
 from grid_client.worker import WorkerClient
 
@@ -43,7 +42,8 @@ def run_worker(options: argparse.Namespace) -> int:
         formats=generator.formats,
         max_parallel=options.max_parallel,
     )
-    return _until_signalled(worker)
+    until_signalled(worker.run, worker.stop)
+    return 0
 
 
 def _generator(options: argparse.Namespace, keypair: Keypair | None) -> generators.Generator:
@@ -51,19 +51,6 @@ def _generator(options: argparse.Namespace, keypair: Keypair | None) -> generato
     if options.generator == "text":
         return generators.text(identity)
     return generators.procedural(identity, quality=options.quality, prefer=options.format, faulty=options.faulty)
-
-
-def _until_signalled(worker: WorkerClient) -> int:
-    """Works in a thread, so that a signal's handler never meets a lock that its own thread holds."""
-    signals = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(number, lambda *_: worker.stop()) for number in signals]
-    try:
-        with ThreadPoolExecutor(1, thread_name_prefix="worker") as pool:
-            pool.submit(worker.run).result()
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
-    return 0
 
 
 def _share_or_zero(text: str) -> float:

@@ -1,4 +1,4 @@
-"""The ports of generation and hosting, filled from identity, uploads and the queue. Nothing here decides anything."""
+"""The ports of generation, filled from identity and uploads."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,12 +8,11 @@ from typing import Any
 from grid_node.blobs.store import Blob
 from grid_node.clock import Clock
 from grid_node.database import Store, Transaction
-from grid_node.errors import BadSignature, InvalidPayload, MissingKey, NotAuthenticated
+from grid_node.errors import BadSignature, InvalidPayload, NotAuthenticated
 from grid_node.fields import load
 from grid_node.generation.leases import Kind
 from grid_node.generation.schemas import WorkerNameSchema
 from grid_node.generation.work import WorkerIdentity
-from grid_node.hosting.rights import ModelCaller
 from grid_node.identity.challenge import Authenticator, Challenge
 from grid_node.identity.hotkeys import check_result, encode_hotkey
 from grid_node.identity.limits import Limiter, Window
@@ -83,42 +82,6 @@ class StoredUploads:
 
     def take(self, owner: str, upload_id: str) -> Blob:
         return self.store.write(lambda tx: self.uploads.take(tx, owner, upload_id))
-
-
-class ModelAccess:
-    """Who asks for hosted models and datasets, and whether that takes a key (GRID_MODELS_AUTH)."""
-
-    def __init__(self, store: Store, clock: Clock, keys: KeyService, auth: str) -> None:
-        self._store = store
-        self._clock = clock
-        self._keys = keys
-        self._auth = auth or "none"
-
-    def by_key(self, key: object, address: str, *, writes: bool = False, token: str | None = None) -> ModelCaller:
-        """The holder of a key, or nobody in particular. A key that is given must be good.
-
-        Raises MissingKey, InvalidKey, Forbidden, TooManyBadKeys.
-        """
-        if key is None or key == "":
-            return self._anonymous(writes, token)
-        return _model_caller(self._keys.authenticate(key, address, "client"), token)
-
-    def by_id(self, key_id: str | None, *, writes: bool = False, token: str | None = None) -> ModelCaller:
-        """The same for a socket that showed its key when it connected."""
-        if key_id is None:
-            return self._anonymous(writes, token)
-        now = self._clock.now()
-        caller = self._store.read(lambda tx: self._keys.require(tx, key_id, "client", now))
-        return _model_caller(caller, token)
-
-    def _anonymous(self, writes: bool, token: str | None) -> ModelCaller:
-        if self._auth == "all" or (writes and self._auth == "write"):
-            raise MissingKey()
-        return ModelCaller(token=token)
-
-
-def _model_caller(caller: Caller, token: str | None) -> ModelCaller:
-    return ModelCaller(caller.key_id, caller.scopes, token)
 
 
 class WorkerAuthentication:

@@ -1,0 +1,1 @@
+"""Predictions of miners: games and their updates, wagers, signed receipts, settlement."""
