@@ -56,35 +56,35 @@ class MinerWatch:
             self._server.start_background_task(self._run)
 
     def _run(self) -> None:
-        looked_at = self._clock.now()
+        looked_at = self._clock.steady()
         while True:
             self.broadcast.news.wait(TICK)
             try:
                 if self.broadcast.serve() and len(self.broadcast):
                     log.info("Broadcasting game updates to connected miners")
-                if not 0 <= self._clock.now() - looked_at < TICK:
-                    looked_at = self._clock.now()
+                if self._clock.steady() - looked_at >= TICK:
+                    looked_at = self._clock.steady()
                     self.tick()
             except Exception:
                 log.exception("miners' sockets could not be tended")
 
     def tick(self) -> None:
         """Look at every socket: heartbeats that are due, and deadlines that have passed."""
-        now, interval = self._clock.now(), self._settings.websocket_heartbeat_interval
+        now, interval = self._clock.steady(), self._settings.websocket_heartbeat_interval
         heartbeat = json.dumps(self.heartbeat(), separators=(",", ":"))
         for session in self._sessions.all():
             over = self._deadline(session, now)
             if over is not None:
                 self.close(session, over)
-            elif session.state is State.OPEN and not now < session.heartbeat_at <= now + interval:
-                session.heartbeat_at = now + interval  # further ahead it was set before the clock went back
+            elif session.state is State.OPEN and now >= session.heartbeat_at:
+                session.heartbeat_at = now + interval
                 self._publisher.heartbeat(session.sid, heartbeat)
         self._measure()
 
     def _deadline(self, session: MinerSession, now: float) -> dict[str, Any] | None:
         if session.state is State.PENDING:
-            waits = 0 <= now - session.connected_at < self._settings.websocket_auth_timeout
-            return None if waits else AUTH_TIMEOUT
+            waited = now - session.connected_at
+            return AUTH_TIMEOUT if waited >= self._settings.websocket_auth_timeout else None
         if now - session.heard_at >= self._settings.websocket_connection_timeout:
             return STALE
         return SLOW_CONSUMER if self.broadcast.is_slow(session.follower) else None
@@ -98,7 +98,7 @@ class MinerWatch:
         """A packet came from this socket."""
         session = self._sessions.get(sid)
         if session is not None:
-            session.heard_at = self._clock.now()
+            session.heard_at = self._clock.steady()
 
     def violated(self, sid: str, code: int) -> None:
         """The transport of this socket ends with this close code."""
@@ -166,7 +166,7 @@ class MinerWatch:
 
     def counts(self) -> dict[str, int]:
         """`connections`, those of them that were `active` in the last two heartbeats, and `pending` ones."""
-        return self._sessions.counts(self._clock.now() - 2 * self._settings.websocket_heartbeat_interval)
+        return self._sessions.counts(self._clock.steady() - 2 * self._settings.websocket_heartbeat_interval)
 
     def _measure(self) -> None:
         counts = self.counts()

@@ -67,7 +67,7 @@ class Flow:
 
 @dataclass(eq=False, slots=True)
 class MinerSession:
-    """One socket. Times are those of the node's clock, in seconds."""
+    """One socket. Times are those of the steady clock, in seconds."""
 
     sid: str
     ip: str

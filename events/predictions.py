@@ -88,7 +88,7 @@ class PredictionEvents:
         flow = Flow(self._settings.prediction_max_in_flight)
         follower = Follower(partial(self.watch.send_update, sid))
         address = environ.get("REMOTE_ADDR", "")
-        self._sessions.add(MinerSession(sid, address, challenge, self._clock.now(), flow, follower))
+        self._sessions.add(MinerSession(sid, address, challenge, self._clock.steady(), flow, follower))
         self.watch.start()
 
     def greet(self, sid: str) -> None:
@@ -118,7 +118,7 @@ class PredictionEvents:
         given = introduction.get("position")
         after, place = self._place(Position(given["epoch"], given["seq"]) if given else None)
         members = {**self._terms(), "last_seq": self._predictions.last_seq(miner), **place}
-        now = self._clock.now()
+        now = self._clock.steady()
         session.heard_at, session.heartbeat_at = now, now + self._settings.websocket_heartbeat_interval
         older = self._sessions.let_in(session, miner)
         self._publisher.trust(session.sid, max(MIB, self._settings.prediction_max_batch_bytes))
@@ -174,7 +174,7 @@ class PredictionEvents:
     def _answered(self, session: MinerSession, miner: Miner, later: Later, answer: Answer) -> None:
         session.flow.free()
         faults = answer.codes.count(InvalidMessage.code)
-        if faults and session.flow.fault(self._clock.now(), faults):
+        if faults and session.flow.fault(self._clock.steady(), faults):
             later.finish(JsonText(answer.text), partial(self.watch.close, session, FLOW_VIOLATION))
         else:
             later.finish(JsonText(answer.text))
@@ -188,7 +188,7 @@ class PredictionEvents:
         return self._predictions.status(miner, given["prediction_id"])
 
     def games(self, _session: MinerSession, _miner: Miner, payload: Any) -> Ack:
-        return self._predicting.games.list(_object(payload))
+        return JsonText(self._predicting.games.listing(_object(payload)).text)
 
     def resume(self, session: MinerSession, _miner: Miner, payload: Any) -> Later:
         """The answer first, then what was missed or a snapshot, then what follows."""
@@ -221,7 +221,7 @@ class PredictionEvents:
             try:
                 return handler(session, miner, payload)
             except InvalidMessage as error:
-                if not session.flow.fault(self._clock.now()):
+                if not session.flow.fault(self._clock.steady()):
                     raise
                 return self._answer_and_close(session, self._server.error_body(error), FLOW_VIOLATION)
 

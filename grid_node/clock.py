@@ -22,6 +22,9 @@ class Clock(Protocol):
     def now(self) -> float:
         """Seconds since 1970-01-01 UTC."""
 
+    def steady(self) -> float:
+        """Seconds of a clock that nobody sets. Only differences mean something: for deadlines within a process."""
+
     def new_id(self) -> str:
         """A fresh UUID4 in its canonical text form."""
 
@@ -35,6 +38,9 @@ class SystemClock:
     def now(self) -> float:
         return time.time()
 
+    def steady(self) -> float:
+        return time.monotonic()
+
     def new_id(self) -> str:
         return str(self._ids())
 
@@ -45,11 +51,20 @@ class ManualClock(SystemClock):
     def __init__(self, now: float = 1_800_000_000.0) -> None:
         super().__init__()
         self._now = now
+        self._steady = 1000.0
 
     def now(self) -> float:
         return self._now
 
+    def steady(self) -> float:
+        return self._steady
+
     def advance(self, seconds: float) -> None:
+        self._now += seconds
+        self._steady += seconds
+
+    def set_by(self, seconds: float) -> None:
+        """As when somebody sets the machine's clock: no time has passed."""
         self._now += seconds
 
 

@@ -9,6 +9,11 @@ from marshmallow import Schema, ValidationError, fields, validate
 from grid_node.errors import InvalidPayload
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+EPOCH_LENGTH = 16
+EPOCH_TEXT = f"must be {EPOCH_LENGTH} lower hex digits"
+EPOCH_PATTERN = re.compile(rf"^[0-9a-f]{{{EPOCH_LENGTH}}}\Z")
+EPOCH = validate.Regexp(EPOCH_PATTERN, error=EPOCH_TEXT)
+"""The life of a log of updates: its numbers mean something within one epoch only."""
 SHA256 = validate.Regexp(r"^[0-9a-f]{64}\Z", error="must be 64 lower hex digits")
 
 

@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-import orjson
 from flask import Response, jsonify, request
 from flask_smorest import Blueprint
 from marshmallow import Schema, fields, validate
 
 from grid_node.errors import InvalidMessage
-from grid_node.fields import StrictFloat, StrictInt
+from grid_node.fields import EPOCH, StrictFloat, StrictInt
 from grid_node.http.documents import ERRORS, answers, body_of, query_of
 from grid_node.http.game_polls import GamePolls
 from grid_node.http.json_answers import json_answer
@@ -28,7 +27,7 @@ ANSWER_MAX = 2 * 1024 * 1024
 class UpdatesSchema(Schema):
     """Which updates, and how long to wait for the first one. Without a position the answer is a snapshot."""
 
-    epoch = fields.String(validate=validate.Regexp(r"^[0-9a-f]{16}\Z", error="must be 16 lower hex digits"))
+    epoch = fields.String(validate=EPOCH)
     after = StrictInt(validate=validate.Range(0))
     wait = StrictFloat(load_default=25.0, validate=validate.Range(0, 55))
     limit = StrictInt(load_default=500, validate=validate.Range(1, 500))
@@ -68,8 +67,8 @@ class GameRoutes:
         position = self._services.store.read(self._log.position)
         if request.if_none_match.contains_weak(_tag(position)):
             return _tagged(Response(status=304), position)
-        body = self._games.list(filters)
-        return _tagged(json_answer(request, orjson.dumps(body)), Position(body["epoch"], body["seq"]))
+        listing = self._games.listing(filters)
+        return _tagged(json_answer(request, listing.text.encode()), listing.position)
 
     def put(self, game_id: str) -> Response:
         """Make a game, or change one. `force` changes an outcome that is final."""

@@ -34,7 +34,7 @@ VERSION = "2"
 _MILLISECONDS = re.compile(r"[0-9]{1,15}")
 _REMEMBER = prepared(
     text(
-        "INSERT INTO used_requests (public_key, uuid, expires_at) VALUES (:public_key, :uuid, :expires_at)"
+        "INSERT INTO request_uuids (public_key, uuid, expires_at) VALUES (:public_key, :uuid, :expires_at)"
         " ON CONFLICT DO NOTHING"
     )
 )

@@ -8,9 +8,9 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
 from grid_node.clock import parse_rfc3339
 from grid_node.errors import InvalidMessage
+from grid_node.fields import EPOCH
 
 _NONCE = re.compile(r"[0-9a-f]{64}\Z")
-_EPOCH = re.compile(r"[0-9a-f]{16}\Z")
 _WORKER_NAME = re.compile(r"[A-Za-z0-9_.-]{1,32}\Z")
 
 
@@ -77,7 +77,7 @@ class Message(Extensible):
 class Position(Extensible):
     """Where a reader of a stream stopped."""
 
-    epoch = Text(required=True, validate=validate.Regexp(_EPOCH))
+    epoch = Text(required=True, validate=EPOCH)
     seq = Whole(required=True, validate=validate.Range(0, 2**53 - 1))
 
 

@@ -57,7 +57,7 @@ class KeyEpoch(Base):
 class UsedRequest(Base):
     """A signed request that was accepted; the same one is refused until `expires_at`."""
 
-    __tablename__ = "used_requests"
+    __tablename__ = "request_uuids"
     __table_args__ = (PrimaryKeyConstraint("public_key", "uuid"), {"sqlite_with_rowid": False})
 
     public_key: Mapped[str] = mapped_column(String(64))
@@ -68,7 +68,7 @@ class UsedRequest(Base):
 class AllowedMiner(Base):
     """A hotkey that counts as registered while no chain says so. `public_key` is 64 lower hex digits."""
 
-    __tablename__ = "allowed_miners"
+    __tablename__ = "miner_allowlist"
 
     public_key: Mapped[str] = mapped_column(String(64), primary_key=True)
     added_at: Mapped[float]
@@ -77,7 +77,7 @@ class AllowedMiner(Base):
 class BlacklistedMiner(Base):
     """A hotkey that is refused, until `until` (never ends if null)."""
 
-    __tablename__ = "blacklisted_miners"
+    __tablename__ = "miner_blacklist"
 
     public_key: Mapped[str] = mapped_column(String(64), primary_key=True)
     reason: Mapped[str] = mapped_column(String(200))

@@ -110,7 +110,7 @@ class Broadcast:
             if after is None:
                 follower.place = Place.SNAPSHOT
             else:
-                follower.begin(after, [], self._clock.now())
+                follower.begin(after, [], self._clock.steady())
             self._followers.add(follower)
         self._advance(follower)
 
@@ -135,7 +135,7 @@ class Broadcast:
                 return
             follower.acked = position.seq
             follower.sent = max(follower.sent, position.seq)  # it may have come by another way
-            follower.since = self._clock.now()
+            follower.since = self._clock.steady()
         self._advance(follower)
 
     def is_slow(self, follower: Follower) -> bool:
@@ -145,7 +145,7 @@ class Broadcast:
         newest = self._updates.newest
         if newest.epoch == follower.epoch and newest.seq - follower.sent > self._queue:
             return True
-        return follower.sent > follower.acked and self._clock.now() - follower.since > self._slow_timeout
+        return follower.sent > follower.acked and self._clock.steady() - follower.since > self._slow_timeout
 
     # Updates
 
@@ -178,7 +178,7 @@ class Broadcast:
     def _push(self, follower: Follower) -> None:
         with follower.lock:
             while follower.place is Place.LIVE and (update := self._next(follower)) is not None:
-                if not follower.advance(update, self._clock.now()):
+                if not follower.advance(update, self._clock.steady()):
                     return  # the next round tries again
 
     def _next(self, follower: Follower) -> Update | None:
@@ -210,4 +210,4 @@ class Broadcast:
             return
         with follower.lock:
             if follower.place is Place.SNAPSHOT:
-                follower.begin(snapshot.position, snapshot.parts, self._clock.now())
+                follower.begin(snapshot.position, snapshot.parts, self._clock.steady())

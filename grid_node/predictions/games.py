@@ -2,22 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from functools import cache, partial
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, cast
 
-from sqlalchemy import bindparam, select
+import orjson
 
 from grid_node.clock import Clock
 from grid_node.database import Store, Transaction
 from grid_node.errors import GridError, InvalidGame, NotFound
 from grid_node.predictions.game_changes import Change, check_teams, compare, rows_of, write
-from grid_node.predictions.game_rows import COLUMNS, MEMBERS, games, offer_of, on_wire, team_game
+from grid_node.predictions.game_rows import MEMBERS, offer_of, on_wire, team_game
 from grid_node.predictions.game_schemas import load_filter, load_put, load_row
+from grid_node.predictions.listings import Listing, Listings
 from grid_node.predictions.money import ODDS_UNIT
 from grid_node.predictions.rules import UNFINISHED
 from grid_node.predictions.update_log import Position, UpdateLog
 from grid_node.settings import Settings
-from grid_node.statements import Prepared, prepared
 
 __all__ = ["BadRows", "Games", "ImportReport", "PutGame", "offer_of"]
 
@@ -55,6 +55,7 @@ class Games:
         self._store = store
         self._clock = clock
         self._log = log
+        self._listings = Listings(store, log)
         self._epsilon = int(Decimal(str(settings.games_odds_epsilon)) * ODDS_UNIT)
 
     def put(self, game_id: str, payload: object, force: bool = False) -> PutGame:
@@ -79,11 +80,13 @@ class Games:
             return _report(loaded, self._store.read(partial(self._changes, loaded=loaded, held=False)))
         return self._store.write(partial(self._import, loaded=loaded))
 
-    def list(self, filters: object) -> dict[str, Any]:
+    def listing(self, filters: object) -> Listing:
         """Body of GET /games; filters: sport, league, active. Raises InvalidMessage with `fields`."""
-        wanted = load_filter(filters)
-        position, found = self._store.read(partial(self._list, wanted=wanted))
-        return {"success": True, "epoch": position.epoch, "seq": position.seq, "games": found}
+        return self._listings.get(load_filter(filters))
+
+    def list(self, filters: object) -> dict[str, Any]:
+        """The same as data."""
+        return cast(dict[str, Any], orjson.loads(self.listing(filters).text))
 
     def _put(self, tx: Transaction, given: dict[str, Any], force: bool, is_known: bool = False) -> PutGame:
         self._log.hold(tx)
@@ -136,20 +139,9 @@ class Games:
         write(tx, changes)
         return self._log.append(tx, {change.game_id: on_wire(change.delta) for change in changes})
 
-    def _list(self, tx: Transaction, wanted: dict[str, Any]) -> tuple[Position, dict[str, Any]]:
-        found = tx.execute(_listed(tuple(sorted(wanted))), wanted)
-        return self._log.position(tx), {row.game_id: team_game(row) for row in found}
-
     def _now(self) -> float:
         """To the millisecond, as the wire has it."""
         return round(self._clock.now(), 3)
-
-
-@cache
-def _listed(members: tuple[str, ...]) -> Prepared:
-    """Games that have these members as asked, earliest first."""
-    asked = [games.c[name] == bindparam(name) for name in members]
-    return prepared(select(*COLUMNS).where(*asked).order_by(games.c.event_start_date, games.c.game_id))
 
 
 def _whole(change: Change) -> dict[str, Any]:

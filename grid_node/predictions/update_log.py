@@ -16,10 +16,11 @@ from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from grid_node.clock import Clock
 from grid_node.database import Store, Transaction
+from grid_node.fields import EPOCH_LENGTH
 from grid_node.predictions.ports import Signer
 from grid_node.predictions.snapshots import Snapshot, make_snapshot, pages
 from grid_node.predictions.tables import GameLog, GameUpdate
-from grid_node.predictions.updates import EPOCH_LENGTH, Position, RecentUpdates, Update, read_position
+from grid_node.predictions.updates import Position, RecentUpdates, Update, read_position
 from grid_node.settings import MIB, Settings
 from grid_node.statements import prepared
 

@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 
 from grid_node.canonical import canonical
 from grid_node.errors import InvalidMessage
+from grid_node.fields import EPOCH_PATTERN, EPOCH_TEXT
 from grid_node.predictions.ports import Signer
 
 DELTA, SNAPSHOT = "delta", "snapshot"
-EPOCH_LENGTH = 16
-_EPOCH_DIGITS = frozenset("0123456789abcdef")
 _LARGEST = 2**53 - 1
 _SIGNATURE_MEMBER = len('"signature":"",') + 130
 
@@ -28,8 +27,8 @@ class Position(NamedTuple):
 def read_position(epoch: object, seq: object) -> Position:
     """A position from outside. Raises InvalidMessage with `fields`."""
     wrong: dict[str, list[str]] = {}
-    if not (isinstance(epoch, str) and len(epoch) == EPOCH_LENGTH and _EPOCH_DIGITS.issuperset(epoch)):
-        wrong["epoch"] = [f"must be {EPOCH_LENGTH} lower hex digits"]
+    if not (isinstance(epoch, str) and EPOCH_PATTERN.match(epoch)):
+        wrong["epoch"] = [EPOCH_TEXT]
     if type(seq) is not int or not 0 <= seq <= _LARGEST:
         wrong["seq"] = ["must be a whole number, zero or more"]
     if wrong:

@@ -72,7 +72,7 @@ class Operator:
         return result.stderr
 
     def rows(self):
-        names = ("api_keys", "key_epoch", "allowed_miners", "blacklisted_miners")
+        names = ("api_keys", "key_epoch", "miner_allowlist", "miner_blacklist")
         return self.store.read(lambda tx: [[tuple(r) for r in tx.execute(text(f"SELECT * FROM {n}"))] for n in names])
 
 

@@ -209,5 +209,5 @@ def test_use_and_effect_are_one_transaction(epistula, clock, store):
 
     with pytest.raises(ValueError):
         store.write(unit)
-    assert store.read(lambda tx: tx.execute(text("SELECT count(*) FROM used_requests")).scalar()) == 0
+    assert store.read(lambda tx: tx.execute(text("SELECT count(*) FROM request_uuids")).scalar()) == 0
     assert epistula.accept(headers, DIGEST)

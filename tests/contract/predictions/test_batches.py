@@ -189,7 +189,7 @@ def used_once(desk: Desk, number: int = 1, keypair: Keypair = ANNA) -> Guard:
     return lambda tx: epistula.remember(tx, request)
 
 
-def used_requests(desk: Desk) -> int:
+def request_uuids(desk: Desk) -> int:
     count = select(func.count()).select_from(UsedRequest.__table__)
     return int(desk.store.read(lambda tx: tx.execute(count).scalar_one()))
 
@@ -203,7 +203,7 @@ def test_a_request_that_was_used_before_writes_nothing(desk: Desk) -> None:
     assert [row.seq for row in rows(desk)] == [1]
 
     other = submitted(desk, desk.message(BERT), BERT, guard=used_once(desk, keypair=BERT))
-    assert (other.status, used_requests(desk)) == (200, 2)
+    assert (other.status, request_uuids(desk)) == (200, 2)
 
 
 def test_a_request_is_used_up_with_what_it_says_whatever_that_is(desk: Desk) -> None:
@@ -211,7 +211,7 @@ def test_a_request_is_used_up_with_what_it_says_whatever_that_is(desk: Desk) -> 
         assert submitted(desk, payload, guard=used_once(desk, number)).status in (400, 422)
         again = submitted(desk, payload, guard=used_once(desk, number))
         assert (again.status, again.codes) == (401, ("replayed_request",))
-    assert used_requests(desk) == 2
+    assert request_uuids(desk) == 2
 
 
 def test_of_one_request_twice_at_once_one_counts(desk: Desk) -> None:
@@ -236,4 +236,4 @@ def test_who_may_predict_no_more_is_refused_when_its_turn_comes(desk: Desk, erro
         assert (answer.status, json.loads(answer.text)) == (403, error.body())
     assert served.wait(WAIT).status == 200  # type: ignore[union-attr]
     assert [row.miner for row in rows(desk)] == [public_key(BERT).hex()]
-    assert used_requests(desk) == 0
+    assert request_uuids(desk) == 0

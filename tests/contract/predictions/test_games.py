@@ -1,5 +1,6 @@
 """Games: what a PUT and an import write, what they refuse, and what the update log says of it."""
 
+import json
 import threading
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from grid_node.errors import GameLocked, InvalidGame, InvalidMessage, NotFound, OutcomeConflict
 from grid_node.predictions.games import ROWS_MAX, BadRows, ImportReport, offer_of
+from grid_node.predictions.listings import KEPT
 from grid_node.predictions.rules import Offer
 from grid_node.predictions.tables import Game, GameUpdate
 from tests.stadium import Stadium
@@ -175,6 +177,26 @@ def test_games_are_listed_by_what_is_asked(stadium: Stadium) -> None:
 def test_a_filter_that_is_none_is_refused(stadium: Stadium, filters: object) -> None:
     with pytest.raises(InvalidMessage):
         stadium.games.list(filters)
+
+
+def test_a_list_is_made_once_until_a_game_changes(stadium: Stadium) -> None:
+    stadium.add("g")
+    first = stadium.games.listing({})
+    assert stadium.games.listing({}) is first
+    assert stadium.games.listing({"sport": "tennis"}).text != first.text
+    assert stadium.games.listing({}) is first
+    stadium.beside().games.put("g", {"team_a": "Bears"})
+    second = stadium.games.listing({})
+    assert second.position.seq == first.position.seq + 1
+    assert json.loads(second.text)["games"]["g"]["team_a"] == "Bears"
+
+
+def test_only_the_lists_asked_for_last_are_kept(stadium: Stadium) -> None:
+    kept = [stadium.games.listing({"league": f"{number}"}) for number in range(KEPT)]
+    assert stadium.games.listing({"league": "0"}) is kept[0]
+    stadium.games.listing({"league": "another"})
+    assert stadium.games.listing({"league": "0"}) is kept[0]
+    assert stadium.games.listing({"league": "1"}) is not kept[1]
 
 
 # --- imports

@@ -127,7 +127,7 @@ def test_who_may_read_games(node, admin, miner):
         refused(httpx.get(node.url + path, headers={"Authorization": "Bearer nonsense"}), 401, "invalid_key")
         with SignedHttp(node, new_keypair()) as stranger:
             refused(stranger.get(path), 403, "not_registered")
-            requests = "SELECT * FROM used_requests WHERE public_key = :key"
+            requests = "SELECT * FROM request_uuids WHERE public_key = :key"
             assert rows(node, requests, key=public_key(stranger.keypair).hex()) == []
 
 

@@ -90,14 +90,14 @@ class House:
 
     def connect(self, sid, ip="10.0.0.1"):
         follower = Follower(lambda update: self.watch.send_update(sid, update))
-        session = MinerSession(sid, ip, None, self.clock.now(), Flow(2), follower)
+        session = MinerSession(sid, ip, None, self.clock.steady(), Flow(2), follower)
         self.sessions.add(session)
         return session
 
     def open(self, sid, miner=None):
         session = self.connect(sid)
-        session.heard_at = self.clock.now()
-        session.heartbeat_at = self.clock.now() + SETTINGS.websocket_heartbeat_interval
+        session.heard_at = self.clock.steady()
+        session.heartbeat_at = self.clock.steady() + SETTINGS.websocket_heartbeat_interval
         self.sessions.let_in(session, miner or miner_of(sid))
         self.broadcast.join(session.follower, NOWHERE)
         return session
