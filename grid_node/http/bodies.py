@@ -21,9 +21,7 @@ from grid_node.errors import (
     MessageTooLarge,
     UnsupportedMediaType,
 )
-
-READ = 256 * 1024
-"""Bytes asked of the server at a time."""
+from grid_node.http.body_streams import READ, Pace, Read, chunk_reader, straight_reader
 
 STALL = 30.0
 """Seconds without a byte after which a sender is given up."""
@@ -34,20 +32,20 @@ TooLarge = Callable[..., GridError]
 def body_chunks(
     request: Request, max_bytes: int, *, too_large: TooLarge = AssetTooLarge, stall: float = STALL
 ) -> Iterator[bytes]:
-    """The body in pieces of at most READ bytes.
+    """The body in pieces of about READ bytes.
 
     Raises `too_large` (with `limit`) at the first sign of more than `max_bytes`, LengthRequired when the body is
-    chunked and this server cannot read that, BodyIncomplete when the sender leaves or stalls. Pieces that came
-    whole before that were already given out.
+    chunked and this server cannot read that, BodyIncomplete when the sender leaves, stalls or keeps no pace. Pieces
+    that came whole before that were already given out.
     """
     length = announced_length(request)
     if length is not None and length > max_bytes:
         raise too_large(limit=max_bytes)
     with peer_deadline(request.environ, stall):
         if length is not None:
-            yield from _announced(request, length)
+            yield from _announced(request, length, Pace(stall))
         elif is_chunked(request):
-            yield from _chunked(request, max_bytes, too_large)
+            yield from _chunked(request, max_bytes, too_large, Pace(stall))
 
 
 def announced_length(request: Request) -> int | None:
@@ -101,55 +99,34 @@ def peer_deadline(environ: Mapping[str, Any], stall: float) -> Iterator[None]:
             socket.settimeout(before)
 
 
-def _announced(request: Request, length: int) -> Iterator[bytes]:
+def _announced(request: Request, length: int, pace: Pace) -> Iterator[bytes]:
     received, read = 0, straight_reader(request.environ) or request.environ["wsgi.input"].read
     while received < length:
-        piece = _read(read, min(READ, length - received))
+        piece = _read(read, min(READ, length - received), pace, received)
         if not piece:
             raise BodyIncomplete(received=received, length=length)
         received += len(piece)
         yield piece
 
 
-def _chunked(request: Request, max_bytes: int, too_large: TooLarge) -> Iterator[bytes]:
-    received, read = 0, request.environ["wsgi.input"].read
-    while piece := _read(read, READ):
-        received += len(piece)
-        if received > max_bytes:
-            raise too_large(limit=max_bytes)
-        yield piece
+def _chunked(request: Request, max_bytes: int, too_large: TooLarge, pace: Pace) -> Iterator[bytes]:
+    received = 0
+    with chunk_reader(request.environ, pace) as read:
+        while piece := _read(read, READ, pace, received):
+            received += len(piece)
+            if received > max_bytes:
+                raise too_large(limit=max_bytes)
+            yield piece
 
 
-def straight_reader(environ: Mapping[str, Any]) -> Callable[[int], bytes] | None:
-    """gunicorn's stream takes 8 KiB off the socket and passes them on in kilobytes, each copied several times. This
-    takes what has come, at most so many bytes, and keeps the count of what is left for gunicorn. None for any other
-    stream, and for one that somebody began to read.
-    """
-    stream = environ["wsgi.input"]
-    reader: Any = getattr(stream, "reader", None)
-    unreader: Any = getattr(reader, "unreader", None)
-    if not isinstance(getattr(reader, "length", None), int) or not hasattr(unreader, "mxchunk") or stream.buf.tell():
-        return None
-    unreader.mxchunk = READ
-
-    def read(size: int) -> bytes:
-        piece: bytes = unreader.read()
-        if len(piece) > size:
-            unreader.unread(piece[size:])
-            piece = piece[:size]
-        reader.length -= len(piece)
-        return piece
-
-    return read
-
-
-def _read(read: Callable[[int], bytes], size: int) -> bytes:
+def _read(read: Read, size: int, pace: Pace, received: int) -> bytes:
     """Servers tell of a broken chunk, a reset and a timeout alike by an OSError.
 
     The bytes of a fast sender are always there, so that reading alone would never let other greenlets run.
     """
     time.sleep(0)
     try:
+        pace.check(received)
         return read(size)
     except OSError as error:
         raise BodyIncomplete from error

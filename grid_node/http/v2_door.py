@@ -23,7 +23,8 @@ from grid_node.errors import BodyIncomplete, GridError, InferenceTooLarge, Model
 from grid_node.hosting import v2
 from grid_node.hosting.refusal import refused
 from grid_node.hosting.rights import ModelCaller
-from grid_node.http.bodies import STALL, body_chunks, peer_deadline, straight_reader
+from grid_node.http.bodies import STALL, body_chunks, peer_deadline
+from grid_node.http.body_streams import Pace, straight_reader
 from grid_node.http.errors import AGAIN_LATER
 from grid_node.http.files import sent
 from grid_node.http.idle import IdleConnections
@@ -176,10 +177,12 @@ def caller_of(access: ModelAccess, environ: Mapping[str, Any]) -> ModelCaller:
 def _small_body(environ: Environ, length: int) -> bytes:
     read = straight_reader(environ) or environ["wsgi.input"].read
     body = b""
+    pace = Pace(STALL)
     try:
         with peer_deadline(environ, STALL):
             while len(body) < length and (more := read(length - len(body))):
                 body += more
+                pace.check(len(body))
     except OSError as error:
         raise BodyIncomplete from error
     if len(body) < length:

@@ -4,10 +4,11 @@ import contextlib
 import io
 import socket
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 from flask import Request
-from gunicorn.http.body import Body, LengthReader
+from gunicorn.http.body import Body, ChunkedReader, LengthReader
 from gunicorn.http.unreader import SocketUnreader
 from werkzeug.test import EnvironBuilder
 
@@ -20,6 +21,7 @@ from grid_node.errors import (
     UnsupportedMediaType,
 )
 from grid_node.http.bodies import body_chunks, read_body, require_length, stream_to_blob
+from grid_node.http.body_streams import FRAMING_FREE, READ, SLOWEST
 
 
 class Broken(io.BytesIO):
@@ -32,7 +34,7 @@ class Broken(io.BytesIO):
 def request_of(content: bytes, *, chunked: bool = False, terminated: bool = False, **headers: str) -> Request:
     environ = EnvironBuilder(method="POST", data=content, headers=headers).get_environ()
     if chunked:
-        del environ["CONTENT_LENGTH"]
+        environ.pop("CONTENT_LENGTH", None)
         environ["HTTP_TRANSFER_ENCODING"] = "Chunked"
     environ["wsgi.input_terminated"] = terminated
     return Request(environ)
@@ -158,3 +160,118 @@ def test_a_body_that_ends_early_gives_out_every_byte_that_came(sent) -> None:
     with pytest.raises(BodyIncomplete):
         next(chunks)
     assert body.reader.length == 6
+
+
+# --- chunked, from the server's socket
+
+
+class Wire(SocketUnreader):
+    """What gunicorn reads from a peer that sends these pieces, each when the one before was read, and hangs up."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        super().__init__(None)
+        self.pieces = list(pieces)
+        self.asked = 0
+
+    def chunk(self) -> bytes:
+        self.asked += 1
+        return self.pieces.pop(0) if self.pieces else b""
+
+
+def chunked(*pieces: bytes) -> tuple[Request, Body, Wire]:
+    wire = Wire(*pieces)
+    body = Body(ChunkedReader(SimpleNamespace(unreader=wire), wire))
+    request = request_of(b"", chunked=True, terminated=True)
+    request.environ["wsgi.input"] = body
+    return request, body, wire
+
+
+def as_chunk(content: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(content), content)
+
+
+END = b"0\r\n\r\n"
+
+
+def test_a_chunked_body_is_given_out_as_it_comes() -> None:
+    request, _, wire = chunked(as_chunk(b"first"), as_chunk(b"second"), b"6\r\nthi", b"rd!\r\n", END)
+    pieces = body_chunks(request, 100)
+    assert (next(pieces), wire.asked) == (b"first", 1)
+    assert list(pieces) == [b"second", b"thi", b"rd!"]
+
+
+def test_the_next_request_behind_a_chunked_body_is_left_to_gunicorn() -> None:
+    request, body, wire = chunked(as_chunk(b"body") + END + b"GET / HTTP/1.1")
+    assert b"".join(body_chunks(request, 100)) == b"body"
+    assert (body.read(), wire.read()) == (b"", b"GET / HTTP/1.1")
+    wire.pieces = [b"more"]
+    assert wire.read() == b"more"
+
+
+def test_what_gunicorn_read_of_a_chunked_body_is_not_lost() -> None:
+    request, body, _ = chunked(as_chunk(b"0123456789") + END)
+    assert body.readline(3) == b"012"
+    assert b"".join(body_chunks(request, 100)) == b"3456789"
+
+
+@pytest.mark.parametrize("pieces", [[as_chunk(b"part")], [b"5\r\npart"], [b"zz\r\n"], [b"4\r\npartial\r\n"]])
+def test_a_chunked_body_that_breaks_off_is_incomplete(pieces: list[bytes]) -> None:
+    request, _, _ = chunked(*pieces)
+    with pytest.raises(BodyIncomplete):
+        read_body(request, 100)
+
+
+def test_a_body_of_single_bytes_is_taken() -> None:
+    content = bytes(10_000)
+    request, _, _ = chunked(*[b"1\r\n\0\r\n" * 1000 for _ in range(10)], END)
+    assert b"".join(body_chunks(request, len(content))) == content
+
+
+def test_framing_without_content_has_an_end() -> None:
+    endless = [b"x" * READ] * 1000
+    for pieces in ([b"5;ext=", *endless], [as_chunk(b"content"), b"0\r\nTrailer: ", *endless]):
+        request, _, wire = chunked(*pieces)
+        with pytest.raises(BodyIncomplete):
+            read_body(request, 100)
+        assert wire.asked < 3 + (FRAMING_FREE + READ) / READ + 2
+
+
+# --- slowly
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    now = SimpleNamespace(seconds=0.0)
+    monkeypatch.setattr("grid_node.http.body_streams.time.monotonic", lambda: now.seconds)
+    return now
+
+
+def slowly(clock: SimpleNamespace, request: Request, size: int) -> list[bytes]:
+    """Ten seconds for each piece."""
+    pieces = []
+    for piece in body_chunks(request, size, stall=30):
+        pieces.append(piece)
+        clock.seconds += 10
+    return pieces
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_who_sends_a_byte_now_and_then_is_given_up(clock, is_chunked: bool) -> None:
+    wire = Wire(*([as_chunk(b"x")] * 100 if is_chunked else [b"x"] * 100))
+    request = request_of(b"", chunked=is_chunked, terminated=True)
+    request.environ["CONTENT_LENGTH"] = None if is_chunked else "100"
+    reader = ChunkedReader(SimpleNamespace(unreader=wire), wire) if is_chunked else LengthReader(wire, 100)
+    request.environ["wsgi.input"] = Body(reader)
+    with pytest.raises(BodyIncomplete):
+        slowly(clock, request, 100)
+    assert clock.seconds == 40
+    assert wire.asked == 4
+
+
+def test_who_keeps_the_pace_may_take_long(clock) -> None:
+    size = 50 * 10 * SLOWEST
+    request = request_of(b"")
+    reader = LengthReader(Wire(*[bytes(10 * SLOWEST)] * 50), size)
+    request.environ.update({"CONTENT_LENGTH": str(size), "wsgi.input": Body(reader)})
+    assert len(slowly(clock, request, size)) == 50
+    assert clock.seconds == 500
