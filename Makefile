@@ -50,10 +50,12 @@ demo-predictions: setup
 serve: setup
 	$(BIN)/grid-node serve $(FLAGS)
 
-# Two processes: much of a test is waiting for a node to start. WORKERS=0 runs everything in one.
+# Two processes: much of a test is waiting for a node to start. WORKERS=0 runs everything in one. The long files come
+# first, and the suite starts hundreds of processes, so that what they compile is kept whatever the environment says.
 WORKERS ?= 2
+test: export PYTHONDONTWRITEBYTECODE =
 test: setup-test
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS) $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS) $(PYTEST_FLAGS)
 
 lint: setup-test
 	$(BIN)/ruff check .

@@ -78,7 +78,10 @@ def test_a_unit_that_lost_the_race_for_a_row_runs_again_and_sees_the_winner(
         runs.append(found)
         if len(runs) <= 2:
             meet.wait(WAIT)
-        put(tx, "a", found + 1)
+        if found:
+            put(tx, "a", found + 1)
+        else:
+            tx.execute(insert(rows), {"key_id": "a", "turn": 1})
 
     for one in [pool.submit(postgres.write, count) for _ in range(2)]:
         one.result(WAIT)
