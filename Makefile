@@ -50,9 +50,10 @@ demo-predictions: setup
 serve: setup
 	$(BIN)/grid-node serve $(FLAGS)
 
-# Two processes: much of a test is waiting for a node to start. WORKERS=0 runs everything in one. The long files come
-# first, and the suite starts hundreds of processes, so that what they compile is kept whatever the environment says.
-WORKERS ?= 2
+# As many processes as there are cores, two to four; WORKERS=0 runs everything in one. The long files come first, and
+# the suite starts hundreds of processes, so that what they compile is kept whatever the environment says.
+CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+WORKERS ?= $(shell echo $$(( $(CORES) < 2 ? 2 : $(CORES) > 4 ? 4 : $(CORES) )))
 test: export PYTHONDONTWRITEBYTECODE =
 test: setup-test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS) $(PYTEST_FLAGS)
