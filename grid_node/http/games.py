@@ -41,7 +41,6 @@ class GameRoutes:
     """`/games` and everything below it."""
 
     def __init__(self, services: Services, door: MinerDoor, polls: GamePolls) -> None:
-        self._services = services
         self._games = services.predicting.games
         self._log = services.predicting.log
         self._door = door
@@ -64,10 +63,9 @@ class GameRoutes:
         """The games with sport, league and state as asked; 304 while nothing changed since the ETag shown."""
         self._door.reader(request)
         filters = message_query(request, FILTER)
-        position = self._services.store.read(self._log.position)
-        if request.if_none_match.contains_weak(_tag(position)):
-            return _tagged(Response(status=304), position)
         listing = self._games.listing(filters)
+        if request.if_none_match.contains_weak(_tag(listing.position)):
+            return _tagged(Response(status=304), listing.position)
         return _tagged(json_answer(request, listing.text.encode()), listing.position)
 
     def put(self, game_id: str) -> Response:

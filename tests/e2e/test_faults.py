@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import resource
 import selectors
 import signal
 import socket
@@ -18,9 +17,9 @@ from selectors import EVENT_READ
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 
+from tests.faults import locked, no_file_grows, server_process
 from tests.integration.sockets import Socket, worker
 from tests.nodes import LiveNode, until
 
@@ -120,12 +119,6 @@ def counts(node: LiveNode) -> dict[str, int]:
         return {table: database.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables}
 
 
-def server_process(node: LiveNode) -> psutil.Process:
-    """The process that serves, below gunicorn's master."""
-    (child,) = psutil.Process(node.pid).children()
-    return child
-
-
 # --- a worker that stops ----------------------------------------------------------------------------------------------
 
 
@@ -206,26 +199,7 @@ def test_a_locked_database_is_503_with_retry_after_and_nothing_is_half_written(
     assert ended(client, known)["status"] == "best_results"
 
 
-@contextlib.contextmanager
-def locked(node: LiveNode) -> Iterator[None]:
-    """Another process holds the write lock of the node's database."""
-    with closing(sqlite3.connect(node.data / "grid.db", isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        yield
-
-
 # --- a full disk ------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def no_file_grows(process: psutil.Process) -> Iterator[None]:
-    """Every write that would make a file of this process longer fails, as on a full disk."""
-    before = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, before[1]))
-    try:
-        yield
-    finally:
-        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, before)
 
 
 def test_a_disk_that_takes_nothing_more_is_told_and_nothing_is_half_written(

@@ -28,7 +28,8 @@ from tests.miners import (
 )
 from tests.nodes import LiveNode, running_node, until
 from tests.proxy import proxied
-from tests.unit.clients.prediction_node import PredictionNode, delta, packed, serving, snapshot
+from tests.unit.clients.prediction_node import PredictionNode, delta, packed, snapshot
+from tests.unit.clients.serving import serving
 
 __all__ = ["example"]
 

@@ -2,21 +2,19 @@
 
 import csv
 import json
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask
 
 from app import create_app
 from grid_node.cli import game_files
 from grid_node.predictions.update_log import Position
 from grid_node.services import Services
 from grid_node.settings import Settings
-from tests.nodes import empty_database
+from tests.command_line import CommandLine
 
 GAME = {
     "game_id": "nfl-1",
@@ -31,28 +29,17 @@ GAME = {
 DRAW = {**GAME, "game_id": "cup-1", "team_a": "Örebro", "team_b": "Malmö", "can_tie": True, "tie_odds": "3.10"}
 
 
-class Operator:
+class Operator(CommandLine):
     """Types commands on a node's machine."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        shutil.copy(empty_database(), folder / "grid.db")
-        self.app: Flask = create_app(Settings.load({}, data_dir=folder, async_mode="threading"))
-        self.grid: Services = self.app.extensions["grid"]
-        self._runner = self.app.test_cli_runner()
-
-    def done(self, *arguments: str) -> str:
-        result = self._runner.invoke(args=["games", *arguments])
-        assert result.exit_code == 0, result.output
-        return str(result.stdout)
+    commands = ("games",)
 
     def refused(self, *arguments: str) -> str:
         """What is said on stderr; nothing was changed."""
         before = self._state()
-        result = self._runner.invoke(args=["games", *arguments])
-        assert (result.exit_code, result.stdout) == (1, ""), result.output
+        said = super().refused(*arguments)
         assert self._state() == before
-        return str(result.stderr).strip()
+        return said
 
     def json_file(self, content: Any, name: str = "games.json") -> str:
         text = content if isinstance(content, str) else json.dumps(content)
@@ -74,10 +61,6 @@ class Operator:
 
     def _state(self) -> Any:
         return self.grid.predicting.games.list({})
-
-    def close(self) -> None:
-        self.grid.bells.close()
-        self.grid.store.close()
 
 
 @pytest.fixture

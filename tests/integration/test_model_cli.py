@@ -2,50 +2,27 @@
 
 import contextlib
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask
 
-from app import create_app
 from grid_node.hosting import rows
 from grid_node.hosting.rights import ModelCaller
 from grid_node.hosting.schemas import load_serve
 from grid_node.identity.service import NewKey
-from grid_node.services import Services
-from grid_node.settings import Settings
-from tests.nodes import empty_database
+from tests.command_line import CommandLine
 from tests.syft_files import PYTHON
 
 CONTENT = b"some bytes"
 
 
-class Operator:
-    """Types commands on a node's machine."""
+class Operator(CommandLine):
+    """Types commands on a node's machine, where owners have served models."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
-        shutil.copy(empty_database(), folder / "grid.db")
-        chosen = {"async_mode": "threading", "scoring_processes": 0, "compute_processes": 0, **settings}
-        self.app: Flask = create_app(Settings.load({}, data_dir=folder, **chosen))
-        self.grid: Services = self.app.extensions["grid"]
-        self._runner = self.app.test_cli_runner()
-
-    def flask(self, *arguments: str) -> Any:
-        return self._runner.invoke(args=list(arguments))
-
-    def done(self, *arguments: str) -> str:
-        result = self.flask(*arguments)
-        assert result.exit_code == 0, result.output
-        return str(result.stdout)
-
-    def refused(self, *arguments: str) -> str:
-        """What is said on stderr; nothing was changed."""
-        result = self.flask(*arguments)
-        assert result.exit_code == 1, result.output
-        return str(result.stderr).strip()
+        super().__init__(folder, **{"scoring_processes": 0, "compute_processes": 0, **settings})
 
     def key(self, name: str = "owner") -> str:
         """Id of a new key."""
@@ -66,10 +43,7 @@ def operating(folder: Path, **settings: Any) -> Iterator[Operator]:
     try:
         yield made
     finally:
-        made.grid.bells.close()
-        made.grid.store.close()
-        with made.app.app_context():
-            made.app.extensions["sqlalchemy"].engine.dispose()
+        made.close()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,41 +10,28 @@ from typing import Any
 
 import pytest
 from bittensor_wallet import Keypair
-from flask import Flask
 
-from app import create_app
 from grid_node.canonical import canonical
 from grid_node.predictions.ports import Miner
-from grid_node.services import Services
-from grid_node.settings import Settings
+from tests.command_line import CommandLine
 from tests.miners import game, new_keypair, prediction_message, public_key
-from tests.nodes import ROOT, empty_database
+from tests.nodes import ROOT
 
 
-class Operator:
+class Operator(CommandLine):
     """Types commands on a node's machine, and lets miners predict there."""
 
+    commands = ("predictions",)
+
     def __init__(self, folder: Path) -> None:
-        shutil.copy(empty_database(), folder / "grid.db")
-        self.app: Flask = create_app(Settings.load({}, data_dir=folder, async_mode="threading"))
-        self.grid: Services = self.app.extensions["grid"]
-        self._runner = self.app.test_cli_runner()
+        super().__init__(folder)
         self.grid.predicting.log.open()
         self.grid.predicting.predictions.intake.start()
         self.grid.predicting.games.put("nfl-17", game())
 
-    def flask(self, *arguments: str) -> Any:
-        return self._runner.invoke(args=["predictions", *arguments])
-
-    def done(self, *arguments: str) -> str:
-        result = self.flask(*arguments)
-        assert result.exit_code == 0, result.output
-        return str(result.stdout)
-
-    def refused(self, *arguments: str) -> str:
-        result = self.flask(*arguments)
-        assert result.exit_code == 1, result.output
-        return str(result.stderr).strip()
+    def close(self) -> None:
+        self.grid.predicting.predictions.intake.stop()
+        super().close()
 
     def predict(self, keypair: Keypair, **members: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """What was sent, and its receipt."""
@@ -60,9 +46,7 @@ class Operator:
 def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     made = Operator(tmp_path_factory.mktemp("operator"))
     yield made
-    made.grid.predicting.predictions.intake.stop()
-    made.grid.bells.close()
-    made.grid.store.close()
+    made.close()
 
 
 @pytest.fixture

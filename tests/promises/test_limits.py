@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from tests.faults import Disk
 from tests.miners import keypair
 from tests.promises.desk import WAIT, Desk, miner_of, opened_desk
-from tests.promises.faults import Disk
 
 
 @pytest.fixture

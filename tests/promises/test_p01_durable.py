@@ -2,20 +2,18 @@
 
 import contextlib
 import json
-import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from bittensor_wallet import Keypair
 
 from grid_node.database import GroupCommitStore
+from tests.faults import Disk, no_file_grows, server_process
 from tests.miners import Miner, SignedHttp, keypair, stored
 from tests.nodes import LiveNode
 from tests.promises.desk import Desk, opened_desk
-from tests.promises.faults import Disk
 
 SEED = 20261121
 
@@ -92,24 +90,12 @@ def test_p1_every_pooled_connection_waits_for_the_disk(sqlite_store: GroupCommit
 # --- a real node ------------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def no_file_grows(node: LiveNode) -> Iterator[None]:
-    """Every write that would make a file of the serving process longer fails, as on a full disk."""
-    (serving,) = psutil.Process(node.pid).children()
-    before = resource.prlimit(serving.pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(serving.pid, resource.RLIMIT_FSIZE, (0, before[1]))
-    try:
-        yield
-    finally:
-        resource.prlimit(serving.pid, resource.RLIMIT_FSIZE, before)
-
-
 def test_p1_a_full_disk_is_503_over_both_faces_and_afterwards_all_is_well(
     node: LiveNode, miner: Miner, http: SignedHttp, hotkey: Keypair
 ) -> None:
     assert miner.predict()["seq"] == 1
     messages = [miner.message(), miner.message()]
-    with no_file_grows(node):
+    with no_file_grows(server_process(node)):
         by_event = miner.send(messages[0])
         by_route = http.post("/predictions", messages[1])
     assert (by_event["code"], by_event["status"]) == ("storage_unavailable", 503)

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from bittensor_wallet import Keypair
 
+from tests.faults import slow_disk
 from tests.miners import Miner, SignedHttp, keypair, stored
 from tests.nodes import LiveNode
 from tests.promises.desk import WAIT, Desk, opened_desk
-from tests.promises.faults import slow_disk
 
 COUNT = 500
 SEED = 20261121

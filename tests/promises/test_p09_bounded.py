@@ -11,6 +11,7 @@ import pytest
 from bittensor_wallet import Keypair
 
 from grid_node.canonical import canonical
+from tests.faults import locked
 from tests.miners import (
     Bookmaker,
     Miner,
@@ -22,7 +23,6 @@ from tests.miners import (
 )
 from tests.nodes import LiveNode, until
 from tests.promises.conftest import started
-from tests.promises.faults import locked
 from tests.proxy import DOWN, Proxy
 
 MIB = 1024 * 1024

@@ -4,7 +4,6 @@ import contextlib
 import http.client
 import json
 import socket
-import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,6 +15,7 @@ from grid_client.receipts import verify_receipt
 from app import create_app
 from grid_node.canonical import canonical
 from grid_node.settings import Settings
+from tests.faults import locked
 from tests.miners import (
     SignedHttp,
     allow,
@@ -625,15 +625,6 @@ def test_a_commit_that_takes_too_long_is_answered_and_may_be_sent_again(public_n
 
     assert (again.status_code, again.json()["code"]) == (200, "successful")
     assert len(stored(public_node, miner.keypair)) == 1
-
-
-@contextlib.contextmanager
-def locked(node: LiveNode) -> Iterator[None]:
-    """Another process writes and does not come to an end."""
-    with contextlib.closing(sqlite3.connect(node.data / "grid.db", isolation_level=None)) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        yield
-        connection.execute("ROLLBACK")
 
 
 # --- how the sockets are ----------------------------------------------------------------------------------------------

@@ -6,14 +6,15 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from hashlib import sha256
 from typing import Any
 
 import pytest
 import socketio
-from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
+
+from tests.unit.clients.serving import serving
 
 KEY = "key-of-the-tests-0001"
 
@@ -192,28 +193,6 @@ def _answer(body: dict[str, Any], status: int = 200) -> Response:
 
 def _refused(body: dict[str, Any]) -> Response:
     return _answer({"success": False, **body}, body["status"])
-
-
-class _Quiet(WSGIRequestHandler):
-    def log(self, type: str, message: str, *args: object) -> None:
-        """Nothing: the test's output is not a server log."""
-
-
-@contextmanager
-def serving(scripted: ScriptedNode, port: int = 0) -> Iterator[ScriptedNode]:
-    app = socketio.WSGIApp(scripted.sio, scripted.wsgi)
-    server = make_server("127.0.0.1", port, app, threaded=True, request_handler=_Quiet)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    scripted.url = f"http://127.0.0.1:{server.server_port}"
-    try:
-        yield scripted
-    finally:
-        scripted.sio.shutdown()
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
 
 
 @pytest.fixture

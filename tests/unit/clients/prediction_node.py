@@ -1,13 +1,11 @@
 """A scripted node for miners: real Socket.IO and HTTP on loopback, with the faults that tests switch on."""
 
 import json
-import ssl
 import threading
 import time
 import uuid
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Any
 
@@ -15,7 +13,6 @@ import rfc8785
 import socketio
 from bittensor_wallet import Keypair
 from grid_client.clock import rfc3339
-from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
 
 WAIT = 15.0
@@ -330,28 +327,6 @@ class PredictionNode:
 
 def _json(body: Body) -> Response:
     return Response(json.dumps(body), body.get("status", 200), content_type="application/json")
-
-
-class _Quiet(WSGIRequestHandler):
-    def log(self, type: str, message: str, *args: Any) -> None:
-        pass
-
-
-@contextmanager
-def serving(node: PredictionNode, port: int = 0, tls: ssl.SSLContext | None = None) -> Iterator[PredictionNode]:
-    app = socketio.WSGIApp(node.sio, node.wsgi)
-    server = make_server("127.0.0.1", port, app, threaded=True, request_handler=_Quiet, ssl_context=tls)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    node.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
-    try:
-        yield node
-    finally:
-        node.sio.shutdown()
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
 
 
 def until(condition: Callable[[], Any], seconds: float = WAIT) -> None:

@@ -39,11 +39,11 @@ from tests.unit.clients.prediction_node import (
     receipt_of,
     refused,
     rejection_of,
-    serving,
     sign,
     snapshot,
     until,
 )
+from tests.unit.clients.serving import serving
 
 HOTKEY = NODE.ss58_address
 LOOK = 0.02

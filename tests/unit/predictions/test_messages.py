@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from grid_node.errors import InvalidMessage, MissingData
 from grid_node.predictions.messages import REQUIRED, Prediction, check_base, read_prediction
+from tests.unit.predictions.bodies import SENT
 
 BASE = {
     "message_id": "5b0e8a4e-6f0c-4d6f-9a0b-1c2d3e4f5a6b",
@@ -17,18 +18,6 @@ BASE = {
     "receiver_hotkey": "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY",
     "timestamp": "2026-11-20T12:00:00.000Z",
     "message_type": "prediction",
-}
-SENT = {
-    "prediction_id": "nfl-17_9f2c",
-    "game_id": "nfl-17",
-    "team_a": "Giants",
-    "team_b": "Cowboys",
-    "wager": "10.00",
-    "predicted_outcome": 1,
-    "predicted_odds": "2.10",
-    "team_a_odds": "1.80",
-    "team_b_odds": "2.10",
-    "tie_odds": None,
 }
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

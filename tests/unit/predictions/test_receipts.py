@@ -15,25 +15,14 @@ from grid_node.predictions.messages import read_prediction
 from grid_node.predictions.ports import Miner
 from grid_node.predictions.receipts import Day, confirmation, utc_day
 from grid_node.predictions.rules import Limits, Offer, judge
+from tests.unit.predictions.bodies import SENT
 
 NOW = parse_rfc3339("2026-11-20T12:00:00.003Z")
 NODE = NodeKey(Keypair.create_from_seed("0x" + "01" * 32))
 MINER_KEY = Keypair.create_from_seed("0x" + "02" * 32)
 MINER = Miner(MINER_KEY.public_key.hex(), MINER_KEY.ss58_address, MINER_KEY.public_key, 7)
 OFFER = Offer("nfl-17", "Giants", "Cowboys", NOW + 60, True, 3, 18000, 21000, None)
-SENT = {
-    "prediction_id": "nfl-17_9f2c",
-    "game_id": "nfl-17",
-    "team_a": "Giants",
-    "team_b": "Cowboys",
-    "wager": "10.00",
-    "predicted_outcome": 1,
-    "predicted_odds": 2.1,
-    "team_a_odds": "1.80",
-    "team_b_odds": 2.1,
-    "tie_odds": None,
-    "confidence_score": 0.75,
-}
+WITH_NUMBERS = {**SENT, "predicted_odds": 2.1, "team_b_odds": 2.1, "confidence_score": 0.75}
 STATS = {"utc_day": "2026-11-20", "wagered": "110.00", "remaining": "890.00", "accepted": 11}
 
 
@@ -53,7 +42,7 @@ class SignsAsNode:
 
 
 def receipt(offer: Offer | None = OFFER, miner: Miner = MINER, wagered: int = 11000, **sent: Any) -> dict[str, Any]:
-    prediction = read_prediction({**SENT, **sent})
+    prediction = read_prediction({**WITH_NUMBERS, **sent})
     return confirmation(
         SignsAsNode(),
         miner,
@@ -89,7 +78,7 @@ def test_an_accepted_prediction_gets_exactly_this_receipt():
         "success": True,
         "message": "Prediction accepted",
         "code": "successful",
-        "body_sha256": read_prediction(SENT).body_sha256,
+        "body_sha256": read_prediction(WITH_NUMBERS).body_sha256,
         "received_at": "2026-11-20T12:00:00.003Z",
         "seq": 41,
         "accepted_odds": "2.1000",
@@ -110,7 +99,7 @@ def test_a_rejected_prediction_gets_a_receipt_with_the_error_and_without_odds():
         "code": "invalid_wager",
         "error": "Invalid wager value",
         "status": 422,
-        "body_sha256": read_prediction({**SENT, "wager": "1.001"}).body_sha256,
+        "body_sha256": read_prediction({**WITH_NUMBERS, "wager": "1.001"}).body_sha256,
         "received_at": "2026-11-20T12:00:00.003Z",
         "seq": 41,
         "miner_stats": STATS,

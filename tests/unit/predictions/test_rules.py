@@ -13,6 +13,7 @@ from grid_node.clock import parse_rfc3339
 from grid_node.predictions.messages import read_prediction
 from grid_node.predictions.money import cents, odds_text
 from grid_node.predictions.rules import VERDICTS, Limits, Offer, Verdict, judge
+from tests.unit.predictions.bodies import SENT
 
 NOW = parse_rfc3339("2026-11-20T11:00:00Z")
 START = parse_rfc3339("2026-11-20T12:00:00Z")
@@ -20,18 +21,6 @@ LIMITS = Limits(min_wager=100, daily_limit=100000)
 NFL = Offer("nfl-17", "Giants", "Cowboys", START, True, 3, 18000, 21000, None)
 SOCCER = replace(NFL, tie_odds=32000)
 WITH_TIE = {"tie_odds": "3.20"}
-SENT = {
-    "prediction_id": "nfl-17_9f2c",
-    "game_id": "nfl-17",
-    "team_a": "Giants",
-    "team_b": "Cowboys",
-    "wager": "10.00",
-    "predicted_outcome": 1,
-    "predicted_odds": "2.10",
-    "team_a_odds": "1.80",
-    "team_b_odds": "2.10",
-    "tie_odds": None,
-}
 FOR_TIE = {**WITH_TIE, "predicted_outcome": 2, "predicted_odds": "3.20"}
 
 

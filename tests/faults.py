@@ -2,11 +2,14 @@
 
 import contextlib
 import random
+import resource
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
+
+import psutil
 
 from tests.nodes import LiveNode
 
@@ -62,3 +65,20 @@ def slow_disk(node: LiveNode, seed: int) -> Iterator[None]:
     finally:
         over.set()
         disturber.join()
+
+
+def server_process(node: LiveNode) -> psutil.Process:
+    """The process that serves, below gunicorn's master."""
+    (child,) = psutil.Process(node.pid).children()
+    return child
+
+
+@contextlib.contextmanager
+def no_file_grows(process: psutil.Process) -> Iterator[None]:
+    """Every write that would make a file of this process longer fails, as on a full disk."""
+    before = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, before)
