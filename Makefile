@@ -29,11 +29,13 @@ $(VENV)/installed: $(METADATA)
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed
-	$(PIP) -e .[test,postgres] -e clients/python
+	$(PIP) -e .[test,postgres,cloudflare] -e clients/python
 	touch $@
 
 # Each holds back versions that the node needs newer, or is there to be used unmodified.
-peers: .venv-syft/installed .venv-triton/installed .venv-tus/installed
+COGS := 0.23.1 0.20.0 0.16.12 0.13.7
+peers: .venv-syft/installed .venv-triton/installed .venv-tus/installed .venv-replicate/installed \
+		$(COGS:%=.venv-cog-%/installed)
 
 .venv-%/installed: scripts/peer_requirements.py setup.cfg
 	test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*

@@ -1,6 +1,6 @@
 """create_app: the one place where the parts of the node are joined. No logic."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from sqlalchemy import Engine
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from events.server import SocketFace
+from grid_node.adapters.cloudflare_api import CloudflareTunnels
+from grid_node.adapters.cog_worker import CogWorkers
 from grid_node.adapters.generation import (
     KeyGate,
     ResultSignatures,
@@ -22,6 +24,8 @@ from grid_node.adapters.generation import (
 )
 from grid_node.adapters.hosting import ModelAccess
 from grid_node.adapters.predictions import HotkeyRegistry, HotkeySignatures, MinerAuthentication, NodeSigner
+from grid_node.adapters.runners import KeyCharge, RunnerAccess
+from grid_node.adapters.socket_tunnel import SocketTunnel
 from grid_node.blobs.factory import make_blobs
 from grid_node.blobs.holds import Holds
 from grid_node.blobs.store import Blobs
@@ -34,7 +38,7 @@ from grid_node.compute.ring import Ring
 from grid_node.compute.splitting import Splitting
 from grid_node.database import DirectStore, GroupCommitStore, Offload, Store, db, engine_options, set_pragmas
 from grid_node.generation.dispatch import Dispatcher
-from grid_node.generation.leases import Leases
+from grid_node.generation.leases import Kind, Leases
 from grid_node.generation.lifecycle import Lifecycle
 from grid_node.generation.rounds import Rounds
 from grid_node.generation.tasks import Tasks
@@ -60,19 +64,31 @@ from grid_node.identity.node_key import NodeKey
 from grid_node.identity.redis_limits import RedisLimiter
 from grid_node.identity.service import KeyService
 from grid_node.identity.standing import AllowList, LastKnown, Metagraph
-from grid_node.jobs.queue import JobQueue, make_huey
+from grid_node.jobs.queue import JobQueue, make_errand_queue, make_huey
 from grid_node.jobs.scoring import ScoringJobs
-from grid_node.jobs.supervisor import Supervisor
+from grid_node.jobs.supervisor import ERRANDS, Supervisor
 from grid_node.jobs.worker_settings import scoring_settings
-from grid_node.kinds import load_kinds
+from grid_node.kinds import load_kinds, offered_by_anybody
 from grid_node.metrics import Metrics
 from grid_node.node import Node
 from grid_node.predictions.games import Games
 from grid_node.predictions.service import Predictions
 from grid_node.predictions.settlement import Settling
 from grid_node.predictions.update_log import UpdateLog
+from grid_node.runners.changes import Changes
+from grid_node.runners.deliveries import Deliveries
+from grid_node.runners.dispatch import Dispatching
+from grid_node.runners.files import RunnerFiles
+from grid_node.runners.hook_secrets import HookSecrets
+from grid_node.runners.ports import TunnelProvider
+from grid_node.runners.predictions import RunnerPredictions
+from grid_node.runners.registration import Registration
+from grid_node.runners.replays import Replays as RunnerReplays
+from grid_node.runners.secrets_box import SecretsBox
+from grid_node.runners.watching import Watching
+from grid_node.runners.webhooks import Webhooks
 from grid_node.secret import node_secret
-from grid_node.services import Hosting, Predicting, Services
+from grid_node.services import Hosting, Predicting, Running, Services
 from grid_node.settings import Settings
 from grid_node.streams.bells import make_bells
 from grid_node.streams.service import Streams
@@ -142,6 +158,7 @@ def _services(settings: Settings, clock: Clock, store: Store, offload: Offload) 
     holds = Holds(store, blobs, clock)
     uploads = UploadService(store, blobs, clock, data / "uploads", offload, holds=holds)
     kinds = load_kinds(scoring_settings(settings), node_secret(data))
+    crowd_kinds = offered_by_anybody(kinds)
     streams = Streams(store)
     bells = make_bells(data, settings.redis_url)
     streams.ring = bells.ring
@@ -160,13 +177,16 @@ def _services(settings: Settings, clock: Clock, store: Store, offload: Offload) 
         StoredUploads(store, uploads),
         WorkerRegistry(metagraph),
         ResultSignatures(node_key.hotkey),
-        kinds,
+        crowd_kinds,
     )
     jobs = ScoringJobs(store, clock, settings, verdicts)
     scrub = Scrub(store, stored, damages, clock, data / "scrub.json", settings.blob_scrub_interval)
     hosting = _hosting(settings, clock, store, offload, keys, blobs, holds, scrub)
     predicting = _predicting(settings, clock, store, keys, node_key, metagraph, metrics)
     predicting.log.ring = bells.ring
+    running = _running(
+        settings, clock, store, offload, keys, limiter, streams, blobs, holds, node_key, work, dispatcher, kinds
+    )
     return Services(
         settings=settings,
         clock=clock,
@@ -194,10 +214,11 @@ def _services(settings: Settings, clock: Clock, store: Store, offload: Offload) 
         census=Census(store, clock, metrics, kinds),
         epistula=Epistula(store, clock, node_key.hotkey, settings),
         authentication=WorkerAuthentication(
-            settings, clock, keys, Authenticator(node_key, metagraph, clock, settings), node_key, kinds
+            settings, clock, keys, Authenticator(node_key, metagraph, clock, settings), node_key, crowd_kinds
         ),
         hosting=hosting,
         predicting=predicting,
+        running=running,
     )
 
 
@@ -258,3 +279,65 @@ def _predicting(
         predictions=Predictions(store, clock, settings, signer, signatures, log, metrics),
         settling=Settling(store, clock, settings),
     )
+
+
+def _running(
+    settings: Settings,
+    clock: Clock,
+    store: Store,
+    offload: Offload,
+    keys: KeyService,
+    limiter: Limiter,
+    streams: Streams,
+    blobs: Blobs,
+    holds: Holds,
+    node_key: NodeKey,
+    work: Work,
+    dispatcher: Dispatcher,
+    kinds: Mapping[str, Kind],
+) -> Running:
+    secret, data = node_secret(settings.data_dir), settings.data_dir.resolve()
+    box = SecretsBox(settings.secrets_key, secret)
+    errands = make_errand_queue(settings)
+    provider = _provider(settings, clock, node_key)
+    deliveries = Deliveries(store, clock, settings, settings.public_url, box)
+    changes = Changes(streams, clock, deliveries)
+    files = RunnerFiles(store, clock, settings, blobs, holds, data)
+    webhooks = Webhooks(store, clock, settings, changes, files, secret, offload)
+    dispatching = Dispatching(store, clock, settings, changes, provider, secret, clock.new_id())
+    watching = Watching(store, clock, settings, changes, provider)
+    replays, charge = RunnerReplays(secret, "prediction"), KeyCharge(keys, limiter)
+    predictions = RunnerPredictions(store, clock, settings, streams, changes, files, replays, charge, offload=offload)
+    deliveries.enqueue, webhooks.enqueue = errands.deliver, errands.merge
+    changes.ended = dispatching.signal
+    changes.queued = partial(_each, dispatching.signal, streams.ring)  # the worker may be another process's
+    changes.watched = partial(_each, watching.signal, streams.ring)
+    return Running(
+        access=RunnerAccess(store, clock, keys),
+        provider=provider,
+        registration=Registration(
+            store, clock, settings, provider, box, RunnerReplays(secret, "model"), changes, task_kinds=kinds.keys()
+        ),
+        files=files,
+        changes=changes,
+        webhooks=webhooks,
+        predictions=predictions,
+        dispatching=dispatching,
+        watching=watching,
+        deliveries=deliveries,
+        hook_secrets=HookSecrets(store, clock, box),
+        errands=errands,
+        errand_process=Supervisor(settings, min(1, round(settings.errand_threads)), program=ERRANDS),
+        cogs=CogWorkers(store, clock, settings, changes, provider, files, predictions, holds, work, dispatcher, kinds),
+    )
+
+
+def _each(*actions: Callable[[], None]) -> None:
+    for action in actions:
+        action()
+
+
+def _provider(settings: Settings, clock: Clock, node_key: NodeKey) -> TunnelProvider:
+    if settings.runner_tunnel_provider == "cloudflare":
+        return CloudflareTunnels(settings, clock)
+    return SocketTunnel(settings, clock, node_key.hotkey)

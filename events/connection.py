@@ -106,5 +106,5 @@ class ClientSessions:
     def of_key(self, key_id: str) -> list[str]:
         return list(self._by_key.get(key_id, ()))
 
-    def all(self) -> list[str]:
+    def sids(self) -> list[str]:
         return list(self._sessions)

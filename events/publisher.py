@@ -1,11 +1,13 @@
 """The only module that emits. Facts come from stream entries, after their commit."""
 
 import logging
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any
 
 from grid_node.predictions.update_log import Update
 from grid_node.streams.service import Entry
+from grid_node.wire import strict_json
 from grid_node.wire.server import WireServer
 from grid_node.wire.session import WireSocket
 
@@ -14,6 +16,8 @@ log = logging.getLogger(__name__)
 CLIENTS = "/"
 WORKERS = "/worker"
 MINERS = "/predictions"
+RUNS = "/v1"
+RUNNERS = "/runner"
 HEARTBEAT_ACK = 1
 """The ack id of every heartbeat: who answers lives, whatever it says."""
 POLL_LAST = 2.0
@@ -66,6 +70,34 @@ class Publisher:
         if session is not None:
             session.send_text(f'2{MINERS},{HEARTBEAT_ACK}["heartbeat",{text}]')
 
+    def runner_ready(self, sid: str, message: dict[str, Any]) -> None:
+        """Tell an agent that it is in."""
+        self._send("ready", message, sid, RUNNERS)
+
+    def runner_replaced(self, sid: str) -> None:
+        """Tell an agent that it is here a second time, then end this connection."""
+        self._send("replaced", {}, sid, RUNNERS)
+        self._server.disconnect(sid, namespace=RUNNERS)
+
+    def runner_call(self, sid: str, message: dict[str, Any], on_answer: Callable[..., None]) -> Callable[[], None]:
+        """Ask an agent to call its worker. `on_answer` gets the members of its acknowledgement, or is never called;
+        who waits no longer calls what comes back, else the server would remember the call as long as the socket."""
+        self._send("http", message, sid, RUNNERS, on_answer)
+        return partial(self._forget_call, sid, on_answer)
+
+    def _forget_call(self, sid: str, on_answer: Callable[..., None]) -> None:
+        waiting = self._server.manager.callbacks.get(sid, {})
+        for number in [number for number, waits in list(waiting.items()) if waits == on_answer]:
+            waiting.pop(number, None)
+        if self._session(sid, RUNNERS) is None:  # it left while the call was on its way out
+            self._server.manager.callbacks.pop(sid, None)
+
+    def prediction_event(self, sid: str, body: dict[str, Any]) -> None:
+        """An update of a prediction on somebody's model."""
+        session = self._session(sid, RUNS)
+        if session is not None:
+            session.send_text(f'2{RUNS},["prediction.event",{strict_json.dumps(body)}]')
+
     def closing(self, sid: str, namespace: str, closing: dict[str, Any]) -> None:
         """Say why, then end the connection."""
         self._send("closing", closing, sid, namespace)
@@ -102,8 +134,15 @@ class Publisher:
         session: WireSocket | None = self._server.eio.sockets.get(eio_sid)
         return session
 
-    def _send(self, event: str, body: dict[str, Any], sid: str, namespace: str) -> None:
-        self._server.emit(event, body, to=sid, namespace=namespace)
+    def _send(
+        self,
+        event: str,
+        body: dict[str, Any],
+        sid: str,
+        namespace: str,
+        on_answer: Callable[..., None] | None = None,
+    ) -> None:
+        self._server.emit(event, body, to=sid, namespace=namespace, callback=on_answer)
 
 
 @lru_cache(maxsize=64)
@@ -131,6 +170,7 @@ DEREGISTERED = closing(4405, "deregistered", "Hotkey is no longer registered", 3
 BLACKLISTED = closing(4404, "blacklisted", "Hotkey is blacklisted", 3600)
 STALE = closing(4408, "stale", "Connection timeout")
 REPLACED = closing(4409, "replaced", "New connection established")
+MODEL_REMOVED = closing(4410, "model_removed", "Model not found.")
 PAYLOAD_TOO_LARGE = closing(4413, "payload_too_large", "Message too large")
 FLOW_VIOLATION = closing(4429, "flow_violation", "Flow control violated")
 SLOW_CONSUMER = closing(4430, "slow_consumer", "Updates not acknowledged in time")

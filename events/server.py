@@ -1,7 +1,7 @@
 """The Socket.IO face as a whole: its server, its namespaces, and what ends connections from outside."""
 
 import logging
-from typing import Any
+from typing import Any, Protocol
 
 from flask import Flask
 from flask_socketio import SocketIO
@@ -11,8 +11,22 @@ from events.datasets import DatasetEvents
 from events.generation import GenerationEvents
 from events.models import ModelEvents
 from events.paths import PathEvents
+from events.pc import PC, PcEvents
 from events.predictions import PredictionEvents
-from events.publisher import BLACKLISTED, CLIENTS, DEREGISTERED, KEY_REMOVED, MINERS, SHUTDOWN, WORKERS, Publisher
+from events.publisher import (
+    BLACKLISTED,
+    CLIENTS,
+    DEREGISTERED,
+    KEY_REMOVED,
+    MINERS,
+    RUNNERS,
+    RUNS,
+    SHUTDOWN,
+    WORKERS,
+    Publisher,
+)
+from events.runners import RunnerEvents
+from events.v1 import V1Events
 from events.workers import UPLOAD_URL, WorkerEvents
 from grid_node.errors import Blacklisted, GridError, NotRegistered, PayloadTooLarge
 from grid_node.identity.standing import admit
@@ -27,6 +41,16 @@ log = logging.getLogger(__name__)
 MODEL_UPLOAD_URL = "/uploads"
 SPARE = 7 * MIB
 """Bytes that a transport takes above its largest event: who sends too much is told so, and is not cut."""
+
+
+class Keyed(Protocol):
+    """Sockets that came in by API key."""
+
+    def keys(self) -> set[str]: ...
+
+    def of_key(self, key_id: str) -> list[str]: ...
+
+    def sids(self) -> list[str]: ...
 
 
 class SocketFace:
@@ -61,18 +85,30 @@ class SocketFace:
         DatasetEvents(services, self.clients).register(paths)
         self.workers.register(Events(self.server, WORKERS))
         self.predictions.register(Events(self.server, MINERS))
+        self.runners = RunnerEvents(services, self.server, self.publisher)
+        self.runners.register(Events(self.server, RUNNERS))
+        self.owners = PcEvents(services)
+        self.owners.register(Events(self.server, PC))
+        self.runs = V1Events(services, self.server, self.publisher)
+        self.runs.register(Events(self.server, RUNS))
+        self._keyed: tuple[tuple[str, Keyed], ...] = (
+            (CLIENTS, self.clients),
+            (WORKERS, self.workers),
+            (RUNNERS, self.runners),
+            (PC, self.owners.sessions),
+            (RUNS, self.runs.sessions),
+        )
         self.extension = SocketIO(app, async_mode=settings.async_mode)
         attach(self.extension, self.server)
 
     def drop_invalid(self) -> None:
         """Cut every socket whose key is no longer in force, and every worker that may no longer work."""
-        held = self.clients.keys() | self.workers.keys() | self.predictions.watch.keys()
+        held = self.predictions.watch.keys().union(*(sockets.keys() for _, sockets in self._keyed))
         gone = held - self._services.keys.in_force(held) if held else set()
         for key_id in gone:
-            for sid in self.clients.of_key(key_id):
-                self.publisher.closing(sid, CLIENTS, KEY_REMOVED)
-            for sid in self.workers.of_key(key_id):
-                self.publisher.closing(sid, WORKERS, KEY_REMOVED)
+            for namespace, sockets in self._keyed:
+                for sid in sockets.of_key(key_id):
+                    self.publisher.closing(sid, namespace, KEY_REMOVED)
             self.predictions.watch.drop_key(key_id, KEY_REMOVED)
         for sid, worker in self.workers.hotkeys().items():
             self._recheck(sid, worker)
@@ -96,17 +132,26 @@ class SocketFace:
 
     def shut_down(self) -> None:
         """Tell every socket that this process ends, then let them go."""
-        for sid in self.clients.all():
-            self.publisher.closing(sid, CLIENTS, SHUTDOWN)
-        for sid in self.workers.sids():
-            self.publisher.closing(sid, WORKERS, SHUTDOWN)
+        for namespace, sockets in self._keyed:
+            for sid in sockets.sids():
+                self.publisher.closing(sid, namespace, SHUTDOWN)
         self.predictions.shut_down()
         self.server.eio.close_all()
 
     def connections(self) -> dict[str, int]:
         """Open sockets by face."""
         miners = self.predictions.counts()["connections"]
-        return {"client": len(self.clients), "worker": len(self.workers), "miner": miners}
+        counted = {"client": len(self.clients), "worker": len(self.workers), "miner": miners}
+        return {
+            **counted,
+            "runner": len(self.runners),
+            "owner": len(self.owners.sessions),
+            "run": len(self.runs.sessions),
+        }
+
+    def tend(self) -> None:
+        """Called every second: what the sockets of agents owe the database."""
+        self.runners.tend()
 
     def _error_body(self, error: Exception) -> dict[str, Any]:
         code = error.code if isinstance(error, GridError) else GridError.code

@@ -130,8 +130,12 @@ _POSTGRES_IDLE = 30_000
 def engine_options(url: str, pool: int, lock_timeout: float) -> dict[str, Any]:
     """`lock_timeout`: seconds that PostgreSQL may keep a unit waiting for a connection or for a lock."""
     if url.startswith("sqlite"):
-        return {"connect_args": {"check_same_thread": False, "timeout": 5, "cached_statements": 512}}
+        return {
+            "hide_parameters": True,
+            "connect_args": {"check_same_thread": False, "timeout": 5, "cached_statements": 512},
+        }
     return {
+        "hide_parameters": True,  # an input or an address has no business in the log
         "pool_size": pool,
         "max_overflow": 0,
         "pool_timeout": lock_timeout,

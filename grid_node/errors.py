@@ -488,3 +488,208 @@ class SharePlacementFailed(GridError):
 
 class StoreFull(GridError):
     code, status, text = "store_full", 507, "No room left to store this"
+
+
+# --- runners: models of others, behind tunnels ---------------------------------------------------------------
+
+
+class RunnerKeyInvalid(InvalidKey):
+    """The same, in the words of the runners' API."""
+
+    text = "API key is not valid."
+
+
+class WrongScope(GridError):
+    code, status, text = "wrong_scope", 403, "API key lacks the scope runner."
+
+
+class RunnerInvalidJson(InvalidJson):
+    """The same, in the words of the runners' API."""
+
+    text = "Body is not valid JSON."
+
+
+class JsonRequired(UnsupportedMediaType):
+    text = "Content-Type must be application/json."
+
+
+class InvalidPrefer(GridError):
+    code, status, text = "invalid_prefer", 400, "Prefer: wait must be 1 to 60 seconds."
+
+
+class BadCursor(GridError):
+    code, status, text = "bad_cursor", 400, "Cursor is not valid."
+
+
+class InvalidToken(GridError):
+    code, status, text = "invalid_token", 401, "Webhook token is not valid."
+
+
+class CallNotAllowed(GridError):
+    code, status, text = "call_not_allowed", 403, "Call not allowed."
+
+
+class RunnerPredictionNotFound(PredictionNotFound):
+    """The same, in the words of the runners' API."""
+
+    text = "Prediction not found."
+
+
+class FileNotFound(GridError):
+    code, status, text = "file_not_found", 404, "File not found."
+
+
+class DeliveryNotFound(GridError):
+    code, status, text = "delivery_not_found", 404, "Delivery not found."
+
+
+class UploadTimeout(GridError):
+    code, status, text = "upload_timeout", 408, "Upload stalled."
+
+
+class ModelNameTaken(GridError):
+    code, status, text = "model_name_taken", 409, "Model name is already taken."
+
+
+class RunnerIdempotencyConflict(IdempotencyConflict):
+    """The same, in the words of the runners' API."""
+
+    text = "Idempotency-Key was used with another body."
+
+
+class ModelBusy(GridError):
+    code, status, text = "model_busy", 409, "The model has active predictions."
+
+
+class PredictionActive(GridError):
+    code, status, text = "prediction_active", 409, "The prediction is still active."
+
+
+class PredictionClosed(GridError):
+    code, status, text = "prediction_closed", 409, "The prediction is closed."
+
+
+class PredictionMismatch(GridError):
+    code, status, text = "prediction_mismatch", 409, "Token belongs to another prediction."
+
+
+class Gone(GridError):
+    """`use` names what took its place."""
+
+    code, status, text = "gone", 410, "This endpoint was replaced."
+
+
+class FileExpired(GridError):
+    code, status, text = "file_expired", 410, "File has expired."
+
+
+class ModelChanged(VersionConflict):
+    status, text = 412, "The model was changed meanwhile."
+
+
+class FileTooLarge(GridError):
+    """`limit` in bytes."""
+
+    code, status, text = "file_too_large", 413, "File is too large."
+
+    def __init__(self, text: str | None = None, **data: Any) -> None:
+        super().__init__(text or f"File is larger than {data['limit']} bytes.", **data)
+
+
+class BodyTooLarge(GridError):
+    """`limit` in bytes."""
+
+    code, status, text = "body_too_large", 413, "Body is too large."
+
+    def __init__(self, text: str | None = None, **data: Any) -> None:
+        super().__init__(text or f"Body is larger than {data['limit']} bytes.", **data)
+
+
+class UploadEndedEarly(BodyIncomplete):
+    """The same, in the words of the runners' API."""
+
+    text = "Body ended early."
+
+
+class UploadQuotaExceeded(QuotaExceeded):
+    """`used` and `limit`, in bytes or in files."""
+
+    status, text = 413, "Upload quota exceeded."
+
+
+class InvalidSignature(GridError):
+    """`fields` names what is wrong in the signature of a model, by its path."""
+
+    code, status, text = "invalid_signature", 422, "Signature is not valid."
+
+
+class InvalidInput(GridError):
+    """`fields` names what is wrong, input by input."""
+
+    code, status, text = "invalid_input", 422, "Input validation failed"
+
+
+class InvalidWebhook(GridError):
+    code, status, text = "invalid_webhook", 422, "Webhook body is not valid."
+
+
+class UnknownVersion(GridError):
+    code, status, text = "unknown_version", 422, "Invalid version or not permitted."
+
+
+class WebhookNotAllowed(GridError):
+    code, status, text = "webhook_not_allowed", 422, "Webhook URL is not allowed."
+
+
+class ModelLimit(GridError):
+    code, status, text = "model_limit", 429, "Too many models."
+
+
+class RunnerQueueFull(QueueFull):
+    status, text = 429, "The model's queue is full."
+
+
+class TooManyRunners(GridError):
+    """`limit` is how many agents of one model may be connected."""
+
+    code, status, text = "too_many_runners", 429, "Too many runners."
+
+
+class RunnerUnreachable(GridError):
+    code, status, text = "runner_unreachable", 502, "Worker is not reachable."
+
+
+class ReplyTooLarge(GridError):
+    code, status, text = "reply_too_large", 502, "Worker's reply is too large."
+
+
+class TunnelProviderFailed(GridError):
+    code, status, text = "tunnel_provider_failed", 502, "The tunnel could not be created."
+
+
+class TryAgain(GridError):
+    """`retry_after` in seconds."""
+
+    code, status, text = "try_again", 503, "Temporarily unavailable."
+
+
+class RunnerOffline(GridError):
+    code, status, text = "runner_offline", 503, "Runner is offline."
+
+
+class RunnerGone(RunnerOffline):
+    """The same, where nothing has been sent: the call may be made elsewhere."""
+
+
+class RunnerTimeout(GridError):
+    code, status, text = "runner_timeout", 504, "Runner did not answer in time."
+
+
+class StorageFull(GridError):
+    code, status, text = "storage_full", 507, "Storage is full."
+
+
+class RunnerMethodNotAllowed(MethodNotAllowed):
+    """The same, in the words of the runners' API."""
+
+    text = "Method not allowed."

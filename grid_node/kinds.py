@@ -1,5 +1,6 @@
 """The kinds of tasks this node takes: scoring's table, made ready for generation."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from grid_node.generation.leases import Kind
@@ -7,10 +8,17 @@ from grid_node.scoring.kinds import KINDS, KindSpec
 from grid_node.scoring.port import InvalidAsset, Report, ScoreTask, view_seed
 from grid_node.scoring.settings import ScoringSettings
 
+UNJUDGED = "cog"
+
 
 def load_kinds(scoring: ScoringSettings, secret: bytes) -> dict[str, Kind]:
     """Every registered kind. Only inline scorers are loaded here; they need nothing but the standard library."""
     return {spec.kind: _kind(spec, scoring, secret) for spec in KINDS.values()}
+
+
+def offered_by_anybody(kinds: Mapping[str, Kind]) -> dict[str, Kind]:
+    """Without the kind that is taken as it comes: only registered models work on it, whose owners answer for them."""
+    return {name: kind for name, kind in kinds.items() if name != UNJUDGED}
 
 
 def _kind(spec: KindSpec, scoring: ScoringSettings, secret: bytes) -> Kind:

@@ -25,7 +25,7 @@ class Metrics:
         self.pulls = Gauge("grid_pulls_waiting", "Pulls that wait for a task", registry=self.registry)
         self.connections = Gauge(
             "grid_connections",
-            "Open connections by face: client, worker, miner, websocket, sse, poll",
+            "Open connections by face: client, worker, miner, runner, owner (/pc), run (/v1), websocket, sse, poll",
             ["face"],
             registry=self.registry,
         )
@@ -87,6 +87,40 @@ class Metrics:
         )
         self.inferences = Gauge("grid_inferences_in_hand", "Inferences that are not answered", registry=self.registry)
         self.batches = Gauge("grid_inference_batches", "Batches run since this process started", registry=self.registry)
+        self.runners = RunnerMetrics(self.registry)
+
+
+class RunnerMetrics:
+    """Those of models that run elsewhere. What workers report and upload is in `grid_http_seconds`, by route."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.agents = Gauge(
+            "grid_runner_agents", "Connected workers by what they say of themselves", ["status"], registry=registry
+        )
+        self.predictions = Gauge(
+            "grid_runner_predictions", "Unfinished predictions by state", ["state"], registry=registry
+        )
+        self.ended = Counter(
+            "grid_runner_predictions_ended_total",
+            "Predictions that ended since this process started",
+            ["state"],
+            registry=registry,
+        )
+        self.reports = Gauge(
+            "grid_runner_reports_waiting", "Large reports of workers that wait to be merged", registry=registry
+        )
+        self.deliveries = Gauge(
+            "grid_runner_deliveries_pending", "Webhooks that are owed to clients", registry=registry
+        )
+        self.tries = Counter(
+            "grid_runner_delivery_tries_total",
+            "Tries of webhooks by what became of them: delivered, refused, unreachable",
+            ["outcome"],
+            registry=registry,
+        )
+        self.errand_restarts = Gauge(
+            "grid_errand_process_restarts", "Processes for webhooks and large reports started again", registry=registry
+        )
 
 
 class HubWatch:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from grid_node.hosting.rows import any_runnable
 from grid_node.metrics import HubWatch
+from grid_node.runners.models import any_model
 from grid_node.services import Services
 
 log = logging.getLogger(__name__)
@@ -16,6 +17,7 @@ POLL_EVERY = 0.4
 SWEEP_EVERY = 5.0
 PURGE_EVERY = 600.0
 SETTLE_EVERY = 1.0
+TEND_EVERY = 1.0
 SCRUB_EVERY = 30.0
 """Seconds between two slices of a round that is on."""
 
@@ -26,6 +28,8 @@ class Sockets(Protocol):
     def drop_invalid(self) -> None: ...
 
     def recheck(self) -> None: ...
+
+    def tend(self) -> None: ...
 
     def shut_down(self) -> None: ...
 
@@ -77,6 +81,7 @@ class Node:
             grid.hosting.compute.start()  # else the first model to be checked or run starts it
         grid.predicting.log.open()
         grid.predicting.predictions.intake.start()
+        self._start_runners()
         self.http.recover()
         grid.bells.listen(self._heard)
         self.hub_watch.start()
@@ -88,8 +93,19 @@ class Node:
         _loop(self._settle, SETTLE_EVERY, self._stopping, "settlement")
         _loop(grid.hosting.encrypted.tend, SWEEP_EVERY, self._stopping, "shares")
         _loop(grid.hosting.scrub.tick, SCRUB_EVERY, self._stopping, "scrub")
+        _loop(self.sockets.tend, TEND_EVERY, self._stopping, "agents")
+        _loop(grid.running.cogs.tick, TEND_EVERY, self._stopping, "cogs")
+        _loop(self._tend_runners, SWEEP_EVERY, self._stopping, "runners")
+        _loop(grid.running.registration.tend, SWEEP_EVERY, self._stopping, "tunnels")  # waits for others' servers
         self._sweep()
         self._started = True
+
+    def _start_runners(self) -> None:
+        running = self.services.running
+        running.errands.begin = running.errand_process.start  # a node without models needs no process for them
+        running.errands.start()
+        running.dispatching.start()
+        running.watching.start()
 
     def stop(self) -> None:
         """No new work, what is in hand is finished, everybody is told, then the database is let go."""
@@ -101,14 +117,31 @@ class Node:
         grid.predicting.predictions.intake.stop()
         self.http.shut_down()
         self.sockets.shut_down()
+        self._stop_runners()
         grid.dispatcher.stop()
         grid.tending.stop()
         grid.job_queue.stop()
         grid.hosting.compute.stop(grid.settings.shutdown_grace)
-        grid.supervisor.stop(grid.settings.shutdown_grace)
+        self._stop_processes()
         self.hub_watch.stop()
         grid.bells.close()
         grid.store.close()
+
+    def _stop_runners(self) -> None:
+        running = self.services.running
+        running.cogs.stop()
+        running.dispatching.stop()
+        running.watching.stop()
+        running.errands.stop()
+
+    def _stop_processes(self) -> None:
+        """Both kinds at a time, so that their graces do not add up."""
+        grid = self.services
+        grace = grid.settings.shutdown_grace
+        errands = threading.Thread(target=grid.running.errand_process.stop, args=(grace,), daemon=True)
+        errands.start()
+        grid.supervisor.stop(grace)
+        errands.join(grace + 1)
 
     def _enqueue(self, lease_id: str) -> None:
         self.services.census.submitted(lease_id)
@@ -122,6 +155,8 @@ class Node:
         """Another process committed something."""
         self.services.streams.poll()
         self.services.predicting.log.poll()
+        self.services.running.dispatching.signal()
+        self.services.running.watching.signal()
         self._changed()
 
     def _poll(self) -> None:
@@ -151,6 +186,13 @@ class Node:
         while self.services.predicting.settling.tick() and not self._stopping.is_set():
             pass
 
+    def _tend_runners(self) -> None:
+        running = self.services.running
+        if self.services.store.read(any_model):
+            running.errands.expect()
+        running.deliveries.sweep()
+        running.webhooks.sweep()
+
     def _purge(self) -> None:
         grid = self.services
         now = grid.clock.now()
@@ -162,6 +204,10 @@ class Node:
         grid.store.write(lambda tx: grid.hosting.serving.purge(tx, now))
         grid.store.write(lambda tx: grid.predicting.log.purge(tx, now))
         while grid.store.write(lambda tx: grid.predicting.settling.purge(tx, now)) and not self._stopping.is_set():
+            pass
+        grid.running.files.expire()
+        grid.running.predictions.forget_requests()
+        while grid.running.predictions.purge() and not self._stopping.is_set():
             pass
         grid.store.write(lambda tx: grid.streams.purge(tx, now - grid.settings.public_api_task_ttl))
         grid.hosting.checks.sweep(now - grid.settings.blob_gc_grace)

@@ -6,9 +6,11 @@ from typing import Any
 
 from flask import current_app
 
+from grid_node.adapters.cog_worker import CogWorkers
 from grid_node.adapters.generation import WorkerAuthentication
 from grid_node.adapters.hosting import ModelAccess
 from grid_node.adapters.predictions import HotkeyRegistry, HotkeySignatures, MinerAuthentication, NodeSigner
+from grid_node.adapters.runners import RunnerAccess
 from grid_node.blobs.holds import Holds
 from grid_node.blobs.store import Blobs
 from grid_node.census import Census
@@ -33,7 +35,7 @@ from grid_node.identity.epistula import Epistula
 from grid_node.identity.node_key import NodeKey
 from grid_node.identity.service import KeyService
 from grid_node.identity.standing import Metagraph
-from grid_node.jobs.queue import JobQueue
+from grid_node.jobs.queue import ErrandQueue, JobQueue
 from grid_node.jobs.scoring import ScoringJobs
 from grid_node.jobs.supervisor import Supervisor
 from grid_node.metrics import Metrics
@@ -41,6 +43,16 @@ from grid_node.predictions.games import Games
 from grid_node.predictions.service import Predictions
 from grid_node.predictions.settlement import Settling
 from grid_node.predictions.update_log import UpdateLog
+from grid_node.runners.changes import Changes
+from grid_node.runners.deliveries import Deliveries
+from grid_node.runners.dispatch import Dispatching
+from grid_node.runners.files import RunnerFiles
+from grid_node.runners.hook_secrets import HookSecrets
+from grid_node.runners.ports import TunnelProvider
+from grid_node.runners.predictions import RunnerPredictions
+from grid_node.runners.registration import Registration
+from grid_node.runners.watching import Watching
+from grid_node.runners.webhooks import Webhooks
 from grid_node.settings import Settings
 from grid_node.streams.bells import BellTower
 from grid_node.streams.service import Streams
@@ -79,6 +91,26 @@ class Predicting:
     settling: Settling
 
 
+@dataclass(frozen=True)
+class Running:
+    """Models that run elsewhere, and the predictions on them."""
+
+    access: RunnerAccess
+    provider: TunnelProvider
+    registration: Registration
+    files: RunnerFiles
+    changes: Changes
+    webhooks: Webhooks
+    predictions: RunnerPredictions
+    dispatching: Dispatching
+    watching: Watching
+    deliveries: Deliveries
+    hook_secrets: HookSecrets
+    errands: ErrandQueue
+    errand_process: Supervisor
+    cogs: CogWorkers
+
+
 @dataclass
 class Services:
     """Everything a face may call."""
@@ -111,6 +143,7 @@ class Services:
     authentication: WorkerAuthentication
     hosting: Hosting
     predicting: Predicting
+    running: Running
     draining: bool = False
 
     def check_key(self, key_id: str, scope: str) -> None:

@@ -32,11 +32,13 @@ def _not_negative(value: float) -> bool:
     return math.isfinite(value) and value >= 0
 
 
-def setting(default: Any, unit: str, text: str, check: Check | None = None, expects: str = "") -> Any:
+def setting(
+    default: Any, unit: str, text: str, check: Check | None = None, expects: str = "", secret: bool = False
+) -> Any:
     if check is None and isinstance(default, int | float) and not isinstance(default, bool):
         check, expects = _positive, "a positive number"
     metadata = {"unit": unit, "help": text, "check": check, "expects": expects}
-    return dataclasses.field(default=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata, repr=not secret)
 
 
 def _share(value: float) -> bool:
@@ -220,6 +222,48 @@ class Settings:
     )
     share_place_timeout: float = setting(600.0, "s", "longest time to split a model and place its shares")
 
+    # --- runners: models behind tunnels
+    public_base_url: str = setting("", "URL", "where others reach this node; empty: its own address and port")
+    secrets_key: str = setting(
+        "", "", "Fernet keys, newest first, comma separated; empty: from the data folder's secret", secret=True
+    )
+    runner_tunnel_provider: str = setting("socketio", "", "way to the workers", **_one_of("socketio", "cloudflare"))
+    runner_domain: str = setting("", "domain", "where tunnels get their names; empty: runners.localhost")
+    runner_url_template: str = setting("https://{hostname}", "URL", "how a worker behind a public tunnel is called")
+    runner_local_service: str = setting("http://localhost:3009", "URL", "where a worker listens on its own machine")
+    cloudflare_tunnel_api_token: str = setting("", "", "Cloudflare token that may edit tunnels", secret=True)
+    cloudflare_dns_api_token: str = setting("", "", "Cloudflare token that may edit DNS records", secret=True)
+    cloudflare_account_id: str = setting("", "", "Cloudflare account of the tunnels")
+    cloudflare_zone_id: str = setting("", "", "Cloudflare zone of the names")
+    cloudflare_base_url: str = setting("https://api.cloudflare.com/client/v4", "URL", "Cloudflare's API")
+    signature_max_bytes: int = setting(262144, "bytes", "largest signature of a model")
+    signature_max_inputs: int = setting(100, "inputs", "most inputs of a model")
+    models_per_owner: int = setting(200, "models", "registered models of one key")
+    runners_per_model: int = setting(8, "runners", "agents of one model that are connected at a time")
+    runner_call_s: float = setting(15.0, "s", "longest wait for a worker's answer")
+    runner_lost_s: float = setting(450.0, "s", "silence after which an idle worker has lost its prediction")
+    runner_queue_max: int = setting(1000, "predictions", "predictions that wait for one model")
+    input_max_bytes: int = setting(1048576, "bytes", "largest input of a prediction")
+    prediction_queue_ttl_s: float = setting(600.0, "s", "longest wait for a runner")
+    prediction_run_s: float = setting(1800.0, "s", "longest run of a prediction")
+    prediction_attempts: int = setting(2, "sends", "how often a prediction is sent that got no answer")
+    prediction_ttl_s: float = setting(2592000.0, "s", "how long ended predictions are kept")
+    cancel_grace_s: float = setting(15.0, "s", "how long a worker has to confirm that it cancelled")
+    webhook_in_max_bytes: int = setting(33554432, "bytes", "largest report of a worker")
+    events_per_prediction: int = setting(10000, "reports", "reports of one prediction that are kept as they came")
+    events_per_prediction_bytes: int = setting(64 * MIB, "bytes", "the same, received bytes together")
+    upload_max_bytes: int = setting(268435456, "bytes", "largest file of a worker or client")
+    upload_per_prediction_bytes: int = setting(2147483648, "bytes", "files of one prediction together")
+    upload_per_prediction_files: int = setting(1000, "files", "files of one prediction")
+    upload_per_owner_bytes: int = setting(21474836480, "bytes", "files of one key together")
+    upload_disk_floor_bytes: int = setting(1073741824, "bytes", "free disk below which no file is taken", **_ZERO_OK)
+    upload_idle_timeout_s: float = setting(30.0, "s", "silence after which an upload is given up")
+    upload_late_s: float = setting(900.0, "s", "how long after its end a prediction takes files")
+    file_ttl_s: float = setting(86400.0, "s", "how long files are kept")
+    webhook_allow_private: bool = setting(False, "", "whether webhooks may go to private addresses, and by http")
+    webhook_timeout_s: float = setting(10.0, "s", "longest wait for the receiver of a webhook")
+    errand_threads: int = setting(4, "threads", "deliveries at a time; 0: no process for them", **_ZERO_OK)
+
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> "Settings":
         """Settings from `overrides`, then the environment, then `.env`, then the defaults.
@@ -251,8 +295,17 @@ class Settings:
             raise BadSetting(f"GRID_EXECUTABLE_FORMATS knows torchscript and torch_export, not {sorted(unknown)}")
         if self.prediction_queue_max < self.prediction_max_batch:
             raise BadSetting("GRID_PREDICTION_QUEUE_MAX is below GRID_PREDICTION_MAX_BATCH: no full batch has room")
+        if self.runner_tunnel_provider == "cloudflare":
+            self._check_cloudflare()
         if self.public_api_task_timeout > self.public_api_deadline_max:
             raise BadSetting("GRID_PUBLIC_API_TASK_TIMEOUT is above GRID_PUBLIC_API_DEADLINE_MAX")
+
+    def _check_cloudflare(self) -> None:
+        names = ("cloudflare_tunnel_api_token", "cloudflare_dns_api_token", "cloudflare_account_id",
+                 "cloudflare_zone_id", "runner_domain")  # fmt: skip
+        for name in names:
+            if not getattr(self, name):
+                raise BadSetting(f"{env_name(name)} must be set when GRID_RUNNER_TUNNEL_PROVIDER is cloudflare")
 
     def environ(self) -> dict[str, str]:
         """These settings as environment variables, for a process that the node starts."""
@@ -271,6 +324,15 @@ class Settings:
     def formats_with_code(self) -> frozenset[str]:
         """The model formats with code of their own that the operator lets run."""
         return frozenset(word.strip() for word in self.executable_formats.split(",") if word.strip())
+
+    @property
+    def public_url(self) -> str:
+        """Where others reach this node, without a slash at the end: absolute URLs start so, whatever Host says."""
+        return (self.public_base_url or f"http://{self.host}:{self.public_api_server_port}").rstrip("/")
+
+    @property
+    def tunnel_domain(self) -> str:
+        return self.runner_domain or "runners.localhost"
 
     @property
     def prediction_min_wager_cents(self) -> int:

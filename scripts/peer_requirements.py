@@ -14,6 +14,11 @@ PEERS = {
     "tus": ["tuspy==1.1.0"],
     "litserve": ["torch==2.13.0", "litserve==0.2.19"],
     "nats": ["nats-py==2.16.0"],
+    "replicate": ["replicate==1.0.7"],
+    "cog-0.23.1": ["cog==0.23.1", "coglet==0.23.1"],
+    "cog-0.20.0": ["cog==0.20.0", "coglet==0.20.0"],
+    "cog-0.16.12": ["cog==0.16.12"],
+    "cog-0.13.7": ["cog==0.13.7"],
 }
 
 

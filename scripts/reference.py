@@ -16,7 +16,7 @@ from marshmallow import Schema, fields, validate
 from prometheus_client import Metric
 
 from app import create_app
-from events import publisher
+from events import publisher, v1
 from grid_node.cli.start import flag
 from grid_node.errors import GridError, error_table
 from grid_node.generation import schemas
@@ -31,6 +31,7 @@ from grid_node.predictions.game_schemas import FilterSchema
 from grid_node.predictions.receipts import REJECTED_STATUS
 from grid_node.predictions.rules import ACCEPTED, VERDICTS
 from grid_node.predictions.submission import ACCEPTED as ACCEPTED_STATUS
+from grid_node.runners import model_requests, run_requests
 from grid_node.scoring.rules import GATES
 from grid_node.settings import Settings, env_name
 
@@ -90,7 +91,46 @@ PREDICTION = Members(
     frozenset(messages.REQUIRED),
 )
 PREDICTION_STATUS = Members("", {"prediction_id": ("text", "one of the miner's own")}, frozenset({"prediction_id"}))
-Taken = type[Schema] | Members
+SIGNATURE_ID = Members(
+    "Beside the document:",
+    {
+        "id": ("text", "of the model"),
+        "if_match": ("text", "the ETag of the state that is to be changed"),
+    },
+    frozenset({"id"}),
+)
+IDEMPOTENCY_KEY = Members("Beside the document:", {"idempotency_key": ("text", "1 to 128 characters")}, frozenset())
+HEALTH = Members(
+    "",
+    {
+        "status": ("text", "the worker's own word, or `OFFLINE`"),
+        "...": ("any", "the rest of the worker's health-check"),
+    },
+    frozenset({"status"}),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """What a schema reads of a message, under a title. `otherwise`: fields that another schema checks, {name: (type,
+    rule)}; `without`: those that stand in another part."""
+
+    title: str
+    schema: type[Schema]
+    otherwise: dict[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
+    without: frozenset[str] = frozenset()
+
+
+INPUT = {"input": ("object", "what the model's signature asks for")}
+CREATE_PARTS = (
+    Part("What HTTP has in its address and headers:", v1.CreateSchema, without=frozenset(INPUT)),
+    Part(
+        "Beside it, the body of `POST /v1/predictions`; `version` is for those who name no `model`:",
+        run_requests.NewRunSchema,
+        INPUT,
+    ),
+)
+Taken = type[Schema] | Members | Part
 
 EVENTS: dict[str, dict[str, tuple[tuple[Taken, ...], str]]] = {
     "/": {
@@ -154,13 +194,51 @@ EVENTS: dict[str, dict[str, tuple[tuple[Taken, ...], str]]] = {
         "update_ack": ((Position,), "nothing more; it counts for every update up to `seq`"),
         "heartbeat": ((HEARTBEAT,), "the node's HeartbeatMessage, with `epoch` and `seq` and without `success`"),
     },
+    "/pc": {
+        "predict_signature.create": (
+            (model_requests.RegistrationSchema, IDEMPOTENCY_KEY),
+            "`id`, `credential`, `config`, as over HTTP",
+        ),
+        "predict_signature.get": ((model_requests.NamedLookSchema,), "the document, and what the node knows of it"),
+        "predict_signature.update": (
+            (model_requests.RegistrationSchema, SIGNATURE_ID),
+            "`id`, `credential`, `config`",
+        ),
+        "predict_signature.patch": (
+            (SIGNATURE_ID,),
+            "`id`, `credential`, `config`; the other members are a JSON merge patch (RFC 7396)",
+        ),
+        "predict_signature.delete": ((model_requests.NamedRemovalSchema,), "`id`, `deleted`"),
+        "models.list": ((model_requests.ModelsSchema,), "`models`, `next`"),
+    },
+    "/v1": {
+        "predictions.create": (CREATE_PARTS, "the prediction itself, without `success`"),
+        "predictions.get": ((v1.IdSchema,), "the prediction itself, without `success`"),
+        "predictions.list": ((v1.ListSchema,), "`previous`, `next`, `results`, newest first, without `success`"),
+        "predictions.cancel": ((v1.IdSchema,), "the prediction itself, without `success`"),
+        "predictions.delete": ((v1.IdSchema,), "`success: true`, nothing more"),
+        "predictions.subscribe": (
+            (v1.SubscribeSchema,),
+            "`success: true`, `prediction`, `recovered`; what follows `after` comes as `prediction.event`",
+        ),
+    },
+    "/runner": {"health": ((HEALTH,), "nothing more")},
 }
 """What each event takes and answers. Which events there are is read from the server; a test compares the two."""
+
+ACKS_OF_MOST = "Acks carry `success: true` and what is named; errors are those below."
+ACKS = {
+    "/pc": 'A socket connects with `{"key": "..."}` as its auth, a key with the scope `runner`. Acks are the bodies'
+    "\nthat HTTP answers, without `success`; errors are those below, with `success: false`.",
+    "/v1": 'A socket connects with `{"key": "..."}` as its auth, a key with the scope `client`. Acks are the bodies'
+    "\nthat HTTP answers; errors are those below, with `success: false` and the members of problems.",
+}
+"""What is said of all acks of a namespace."""
 
 PUSHES = {
     "task_update": ("/", "an update of a task that the socket created or resumed"),
     "closing": (
-        "/, /worker and /predictions",
+        "all",
         "why the node ends the connection: `code`, `reason`, `error`, `retry_after`",
     ),
     "challenge": ("/worker and /predictions", "what `authenticate` must answer"),
@@ -172,6 +250,14 @@ PUSHES = {
         " `parts`; a large one as `encoding`, `raw_size` and `data` to who offered `compression`",
     ),
     "heartbeat": ("/predictions", "the node's HeartbeatMessage: `epoch`, `seq`"),
+    "ready": ("/runner", "`runner_id`, `model_id`, `upload_url`, `max_message_bytes`: the agent is in"),
+    "http": (
+        "/runner",
+        "a call for the worker: `call_id`, `method`, `path`, `headers`, `json`, `timeout_s`; its ack is `call_id`,"
+        " `status`, `json`, `ms`, and `code` where the agent itself refuses",
+    ),
+    "replaced": ("/runner", "the same agent came by another socket: this one ends"),
+    "prediction.event": ("/v1", "`id`, `event`, `data`, `offset`, as server-sent events have them"),
 }
 
 LIBRARIES = {"db", "openapi", "routes", "run", "shell"}
@@ -269,7 +355,7 @@ def expects(field: "dataclasses.Field[Any]") -> str:
 
 def event_sections() -> list[str]:
     return [
-        f"## Events of `{namespace}`\n\nAcks carry `success: true` and what is named; errors are those below.\n"
+        f"## Events of `{namespace}`\n\n{ACKS.get(namespace, ACKS_OF_MOST)}\n\n"
         + "\n".join(event_text(name, taken, answer) for name, (taken, answer) in events.items())
         for namespace, events in EVENTS.items()
     ]
@@ -278,7 +364,7 @@ def event_sections() -> list[str]:
 def event_text(name: str, taken: Iterable[Taken], answer: str) -> str:
     parts = [f"### `{name}`\n\nAck: {answer}.\n"]
     for one in taken:
-        if isinstance(one, Members) and one.title:
+        if isinstance(one, Members | Part) and one.title:
             parts.append(f"{one.title}\n")
         if rows := member_rows(one):
             parts.append(table(rows, ("field", "type", "default", "rule")))
@@ -286,6 +372,8 @@ def event_text(name: str, taken: Iterable[Taken], answer: str) -> str:
 
 
 def member_names(taken: Taken) -> set[str]:
+    if isinstance(taken, Part):
+        return set(taken.schema().fields) - taken.without
     return set(taken.rows) if isinstance(taken, Members) else set(taken().fields)
 
 
@@ -295,7 +383,18 @@ def member_rows(taken: Taken) -> list[tuple[str, ...]]:
             (code(name), kind, "required" if name in taken.required else "", rule)
             for name, (kind, rule) in taken.rows.items()
         ]
+    if isinstance(taken, Part):
+        return [
+            part_row(taken, name, field) for name, field in taken.schema().fields.items() if name not in taken.without
+        ]
     return [field_row(name, field) for name, field in taken().fields.items()]
+
+
+def part_row(part: Part, name: str, field: "fields.Field[Any]") -> tuple[str, ...]:
+    if name not in part.otherwise:
+        return field_row(name, field)
+    kind, rule = part.otherwise[name]
+    return code(name), kind, "required" if field.required else "", rule
 
 
 def field_row(name: str, field: "fields.Field[Any]") -> tuple[str, ...]:
@@ -326,6 +425,7 @@ def type_name(field: "fields.Field[Any]") -> str:
         fields.Float: "number",
         fields.String: "text",
         fields.Nested: "object",
+        fields.Dict: "object",
         fields.Raw: "binary or text",
     }
     return next((name for kind, name in names.items() if isinstance(field, kind)), "value")

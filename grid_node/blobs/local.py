@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 HELD = 1024
 """Pieces that a writer holds together; very small ones take more memory than their bytes."""
+START_WRITING = 4 * 1024 * 1024
+"""Bytes that a writer leaves to the system before it has them written out."""
 SWEEP_BATCH = 500
 """Digests that one question to the database carries."""
 
@@ -185,6 +187,7 @@ class LocalBlobWriter:
         self._move = move
         self._held: list[bytes] = []
         self._held_size = 0
+        self._started = 0
         self._digest = disk.new_sha256()
         self._committed = False
         with disk.disk_errors():
@@ -222,6 +225,9 @@ class LocalBlobWriter:
             for start in range(0, len(pending), 4 * CHUNK):
                 piece = pending[start : start + 4 * CHUNK]
                 self._offload(disk.append, self._file, piece, self._digest)
+            if self._size - self._started >= START_WRITING:
+                self._offload(disk.start_writing, self._file, self._started, self._size - self._started)
+                self._started = self._size
 
     def __enter__(self) -> Self:
         return self

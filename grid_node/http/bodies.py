@@ -6,11 +6,15 @@ is BodyIncomplete; a body above its limit is refused before more of it is read.
 """
 
 import contextlib
+import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
-from flask import Request
+from flask import Request, Response, request
+from gunicorn.http.body import ChunkedReader, LengthReader
 
 from grid_node.blobs.store import Blob, Blobs
 from grid_node.errors import (
@@ -26,26 +30,87 @@ from grid_node.http.body_streams import READ, Pace, Read, chunk_reader, straight
 STALL = 30.0
 """Seconds without a byte after which a sender is given up."""
 
+DRAIN = 1024 * 1024
+REST_SECONDS = 10.0
+"""How long the rest of a body may come that nobody wants."""
+REST_STALL = 2.0
+"""Seconds of silence that end it sooner."""
+
 TooLarge = Callable[..., GridError]
+Refusal = Callable[..., GridError]
 
 
 def body_chunks(
-    request: Request, max_bytes: int, *, too_large: TooLarge = AssetTooLarge, stall: float = STALL
+    request: Request,
+    max_bytes: int,
+    *,
+    too_large: TooLarge = AssetTooLarge,
+    incomplete: Refusal = BodyIncomplete,
+    stalled: Refusal = BodyIncomplete,
+    stall: float = STALL,
 ) -> Iterator[bytes]:
     """The body in pieces of about READ bytes.
 
     Raises `too_large` (with `limit`) at the first sign of more than `max_bytes`, LengthRequired when the body is
-    chunked and this server cannot read that, BodyIncomplete when the sender leaves, stalls or keeps no pace. Pieces
-    that came whole before that were already given out.
+    chunked and this server cannot read that, `incomplete` when the sender leaves, `stalled` when it stalls or keeps
+    no pace. Pieces that came whole before that were already given out.
     """
     length = announced_length(request)
     if length is not None and length > max_bytes:
         raise too_large(limit=max_bytes)
+    body = _Body(request.environ, incomplete, stalled, Pace(stall))
     with peer_deadline(request.environ, stall):
         if length is not None:
-            yield from _announced(request, length, Pace(stall))
+            yield from body.announced(length)
         elif is_chunked(request):
-            yield from _chunked(request, max_bytes, too_large, Pace(stall))
+            yield from body.chunked(max_bytes, too_large)
+
+
+def leave_no_rest(answer: Response) -> Response:
+    """After a request: what it did not read of its body is read once the answer is out, and goes nowhere.
+
+    So a sender that looks for an answer only after its last byte gets to read why it was refused. gunicorn does the
+    same by kilobytes, which holds up all others for seconds; and a connection cut at once is a reset to the sender.
+    """
+    rest = _rest(request.environ)
+    if rest is not None:
+        answer.call_on_close(partial(_discard, request.environ, rest))
+    return answer
+
+
+def drain(request: Request, max_bytes: int = DRAIN) -> None:
+    """Read a part of what is left of a refused body, before the answer."""
+    taken = 0
+    with contextlib.suppress(GridError), peer_deadline(request.environ, REST_STALL):
+        for piece in _rest(request.environ) or ():
+            taken += len(piece)
+            if taken >= max_bytes:
+                return
+
+
+def _rest(environ: Mapping[str, Any]) -> Iterator[bytes] | None:
+    """What nobody has read yet of a body; None where the server does not say what that is."""
+    body, reader = _Body(environ, BodyIncomplete, BodyIncomplete, Pace(REST_STALL)), _reader(environ)
+    if isinstance(reader, LengthReader):
+        return body.announced(reader.length) if reader.length else None
+    return body.chunked(sys.maxsize, GridError) if isinstance(reader, ChunkedReader) else None
+
+
+def _reader(environ: Mapping[str, Any]) -> Any:
+    """gunicorn's part of the stream."""
+    return getattr(environ["wsgi.input"], "reader", None)
+
+
+def _discard(environ: Mapping[str, Any], rest: Iterator[bytes]) -> None:
+    """Until its end, or until it takes too long: then the connection is cut."""
+    deadline = time.monotonic() + REST_SECONDS
+    try:
+        with peer_deadline(environ, REST_STALL):
+            late = any(time.monotonic() > deadline for _ in rest)
+    except GridError:
+        late = True
+    if late:
+        break_off(environ)
 
 
 def announced_length(request: Request) -> int | None:
@@ -86,47 +151,66 @@ def stream_to_blob(request: Request, blobs: Blobs, max_bytes: int) -> Blob:
 @contextlib.contextmanager
 def peer_deadline(environ: Mapping[str, Any], stall: float) -> Iterator[None]:
     """Every wait on the peer's socket ends after `stall` seconds, where the server shows us the socket."""
-    socket = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
-    if socket is None:
+    peer = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
+    if peer is None:
         yield
         return
-    before = socket.gettimeout()
-    socket.settimeout(stall)
+    before = peer.gettimeout()
+    peer.settimeout(stall)
     try:
         yield
     finally:
         with contextlib.suppress(OSError):
-            socket.settimeout(before)
+            peer.settimeout(before)
 
 
-def _announced(request: Request, length: int, pace: Pace) -> Iterator[bytes]:
-    received, read = 0, straight_reader(request.environ) or request.environ["wsgi.input"].read
-    while received < length:
-        piece = _read(read, min(READ, length - received), pace, received)
-        if not piece:
-            raise BodyIncomplete(received=received, length=length)
-        received += len(piece)
-        yield piece
+def break_off(environ: Mapping[str, Any]) -> bool:
+    """End the connection under an answer, both ways; False where the server does not show us the socket."""
+    peer = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
+    if peer is None:
+        return False
+    with contextlib.suppress(OSError):
+        peer.shutdown(socket.SHUT_RDWR)
+    return True
 
 
-def _chunked(request: Request, max_bytes: int, too_large: TooLarge, pace: Pace) -> Iterator[bytes]:
-    received = 0
-    with chunk_reader(request.environ, pace) as read:
-        while piece := _read(read, READ, pace, received):
+class _Body:
+    """One body, read in one of the two ways that HTTP/1.1 knows."""
+
+    def __init__(self, environ: Mapping[str, Any], incomplete: Refusal, stalled: Refusal, pace: Pace) -> None:
+        self._environ = environ
+        self._incomplete = incomplete
+        self._stalled = stalled
+        self._pace = pace
+
+    def announced(self, length: int) -> Iterator[bytes]:
+        received, read = 0, straight_reader(self._environ) or self._environ["wsgi.input"].read
+        while received < length:
+            piece = self._read(read, min(READ, length - received), received)
+            if not piece:
+                raise self._incomplete(received=received, length=length)
             received += len(piece)
-            if received > max_bytes:
-                raise too_large(limit=max_bytes)
             yield piece
 
+    def chunked(self, max_bytes: int, too_large: TooLarge) -> Iterator[bytes]:
+        received = 0
+        with chunk_reader(self._environ, self._pace) as read:
+            while piece := self._read(read, READ, received):
+                received += len(piece)
+                if received > max_bytes:
+                    raise too_large(limit=max_bytes)
+                yield piece
 
-def _read(read: Read, size: int, pace: Pace, received: int) -> bytes:
-    """Servers tell of a broken chunk, a reset and a timeout alike by an OSError.
+    def _read(self, read: Read, size: int, received: int) -> bytes:
+        """Servers tell of a broken chunk and a reset alike by an OSError, of a timeout by one of its kinds.
 
-    The bytes of a fast sender are always there, so that reading alone would never let other greenlets run.
-    """
-    time.sleep(0)
-    try:
-        pace.check(received)
-        return read(size)
-    except OSError as error:
-        raise BodyIncomplete from error
+        The bytes of a fast sender are always there, so that reading alone would never let other greenlets run.
+        """
+        time.sleep(0)
+        try:
+            self._pace.check(received)
+            return read(size)
+        except TimeoutError as error:
+            raise self._stalled() from error
+        except OSError as error:
+            raise self._incomplete() from error

@@ -3,18 +3,22 @@
 import logging
 import math
 
-from flask import Flask, Response, jsonify
+from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import RequestRedirect
 
 from grid_node import errors
 from grid_node.errors import GridError, InvalidMessage, MessageTooLarge, NotFound, UnsupportedMediaType
+from grid_node.http.v1_problems import as_problem, tells_problems
 from grid_node.services import Services
 
 log = logging.getLogger(__name__)
 
 AGAIN_LATER = {429: 60, 503: 1, 507: 60}
 """Seconds of `Retry-After` where the error itself names none."""
+
+RUNNERS_API = ("/v1/", "/pc/client-api/")
+"""Where refusals are told in the words of the runners' API."""
 
 _HTTP: dict[int, type[GridError]] = {404: NotFound, 413: MessageTooLarge, 415: UnsupportedMediaType}
 
@@ -24,7 +28,8 @@ def register_errors(app: Flask, services: Services) -> None:
 
     def answer(error: GridError) -> Response:
         services.metrics.errors.labels(error.code).inc()
-        return error_answer(error)
+        made = error_answer(error)
+        return as_problem(made, error) if tells_problems(request) else made
 
     def refused(error: HTTPException) -> Response:
         if isinstance(error, RequestRedirect):
@@ -62,7 +67,8 @@ def _as_grid_error(error: HTTPException) -> GridError:
     """What Flask and Werkzeug refuse by themselves, as rows of the error table."""
     code = error.code or 500
     if isinstance(error, MethodNotAllowed):
-        return errors.MethodNotAllowed()
+        of_runners = request.path.startswith(RUNNERS_API)
+        return errors.RunnerMethodNotAllowed() if of_runners else errors.MethodNotAllowed()
     if code >= 500:
         log.error("a route failed", exc_info=error)
         return GridError()

@@ -3,18 +3,19 @@
 import contextlib
 import logging
 import re
-import socket
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 from flask import Request, Response, jsonify
 
 from grid_node.blobs.ahead import read_whole
 from grid_node.blobs.store import Blobs
 from grid_node.errors import GridError, RangeNotSatisfiable
-from grid_node.http.bodies import peer_deadline
+from grid_node.http.bodies import break_off, peer_deadline
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +43,14 @@ def blob_answer(
     *,
     filename: str,
     content_type: str,
+    inline: bool = False,
     stall: float = SEND_STALL,
 ) -> Response:
     """GET and HEAD of a blob: 200, 206, 304 or 416. Raises NotFound when there is no such blob, ModelCorrupt when it is
     known to be damaged. A whole blob is compared with its digest on the way; a part is not.
 
-    `filename` is ours and plain ASCII. A multi-range is 416, which RFC 9110 allows.
+    `filename` is text without controls; `inline` lets a browser show the bytes where it stands. A multi-range is 416,
+    which RFC 9110 allows.
     """
     size = blobs.size(sha256)
     etag = f'"{sha256}"'
@@ -59,11 +62,19 @@ def blob_answer(
         return _described(_unsatisfiable(error, size), etag)
     answer = Response(_body(request, blobs, sha256, part, stall), content_type=content_type)
     answer.content_length = size if part is None else part.length
-    answer.headers.set("Content-Disposition", "attachment", filename=filename)
+    answer.headers.set("Content-Disposition", "inline" if inline else "attachment", **_named(filename))
     if part is not None:
         answer.status_code = HTTPStatus.PARTIAL_CONTENT
         answer.headers["Content-Range"] = part.content_range(size)
     return _described(answer, etag)
+
+
+def _named(filename: str) -> dict[str, str]:
+    """What is not ASCII is told twice: so that old readers understand it, and as it is (RFC 6266, section 4.3)."""
+    if filename.isascii():
+        return {"filename": filename}
+    simple = unicodedata.normalize("NFKD", filename).encode("ascii", "ignore").decode()
+    return {"filename": simple, "filename*": f"UTF-8''{quote(filename, safe='')}"}
 
 
 def wanted_part(request: Request, etag: str, size: int) -> Part | None:
@@ -119,16 +130,6 @@ def sent(environ: Mapping[str, Any], pieces: Iterator[bytes], stall: float = SEN
             log.error("an answer was broken off: %s", error.code)
             if not break_off(environ):
                 raise
-
-
-def break_off(environ: Mapping[str, Any]) -> bool:
-    """End the connection under an answer, both ways; False where the server does not show us the socket."""
-    peer = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
-    if peer is None:
-        return False
-    with contextlib.suppress(OSError):
-        peer.shutdown(socket.SHUT_RDWR)
-    return True
 
 
 def _unsatisfiable(error: RangeNotSatisfiable, size: int) -> Response:

@@ -5,7 +5,7 @@ one. So the bytes of a part are the same however the network cuts the body.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from werkzeug.http import parse_options_header
 
@@ -26,6 +26,8 @@ class PartHead:
 
     name: str
     is_file: bool
+    filename: str = field(default="", compare=False)
+    content_type: str = field(default="", compare=False)
 
 
 class PartEnd:
@@ -147,4 +149,5 @@ def _part_head(head: bytes) -> PartHead:
     name = options.get("name", "")
     if kind != "form-data" or not 1 <= len(name) <= 64:
         raise refused("has a part without a name")
-    return PartHead(name, "filename" in options or "filename*" in options)
+    filename = options.get("filename", options.get("filename*"))
+    return PartHead(name, filename is not None, filename or "", headers.get("content-type", ""))

@@ -97,6 +97,7 @@ def fill_gauges(services: Services, node: Node) -> None:
         services.census.look()
     metrics.pulls.set(services.dispatcher.waiting)
     metrics.job_restarts.set(services.supervisor.restarts)
+    metrics.runners.errand_restarts.set(services.running.errand_process.restarts)
     compute = services.hosting.compute
     metrics.compute_restarts.set(compute.restarts)
     metrics.inferences.set(compute.in_hand)

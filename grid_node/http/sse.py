@@ -21,10 +21,10 @@ def event_text(entry: Entry) -> bytes:
 
 
 class EventStream:
-    """The body of the answer: runs while the server sends, after the request's context.
+    """The body of an answer: runs while the server sends, after the request's context.
 
-    A reader that takes nothing for `stall` seconds is cut. Ends with the terminal update, or when the connection is
-    told to: the reader comes again with its last seq.
+    A reader that takes nothing for `stall` seconds is cut. Ends when the updates do, or when the connection is told to:
+    the reader comes again with its last id.
     """
 
     def __init__(
@@ -54,12 +54,23 @@ class EventStream:
         with ExitStack() as stack:
             stack.enter_context(peer_deadline(self._environ, self._stall))
             yield b": updates follow\n\n"
-            while not self._follower.stopped:
-                silent = True
-                for entry in self._follower.wait(COMMENT_EVERY):
-                    silent = False
-                    yield event_text(entry)
-                    if entry.body["status"] in ENDED:
-                        return
-                if silent and not self._follower.stopped:
-                    yield b":\n\n"
+            yield from self._updates()
+
+    def _updates(self) -> Iterator[bytes]:
+        """The events, and comments in silence, until the last one or until the follower is stopped."""
+        raise NotImplementedError
+
+
+class TaskStream(EventStream):
+    """The updates of a task; ends with the terminal one."""
+
+    def _updates(self) -> Iterator[bytes]:
+        while not self._follower.stopped:
+            silent = True
+            for entry in self._follower.wait(COMMENT_EVERY):
+                silent = False
+                yield event_text(entry)
+                if entry.body["status"] in ENDED:
+                    return
+            if silent and not self._follower.stopped:
+                yield b":\n\n"

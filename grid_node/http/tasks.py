@@ -17,7 +17,7 @@ from grid_node.http.documents import ERRORS, answers, body_of, header, query_of
 from grid_node.http.following import Follower
 from grid_node.http.payloads import json_payload, query_payload, with_idempotency_key
 from grid_node.http.results import file_answer, wanted_format
-from grid_node.http.sse import EventStream
+from grid_node.http.sse import TaskStream
 from grid_node.services import Services
 
 Rule = tuple[str, Callable[..., Response], str, dict[str, Any], int]
@@ -106,10 +106,10 @@ class TaskRoutes:
             answer.response = self._stream(task_id, after, caller.key_id)
         return answer
 
-    def _stream(self, task_id: str, after: int, key_id: str) -> EventStream:
+    def _stream(self, task_id: str, after: int, key_id: str) -> TaskStream:
         follower = Follower(self._services.streams, task_stream(task_id), after)
         stall = self._services.settings.public_api_ws_stall
-        return EventStream(request.environ, follower, self._connections, key_id, stall)
+        return TaskStream(request.environ, follower, self._connections, key_id, stall)
 
     def asset(self, task_id: str, which: str) -> Response:
         """The bytes of result n, `first` or `best`; `?format=` names another form that was made of them."""

@@ -17,9 +17,9 @@ from grid_node.clock import SystemClock
 from grid_node.database import DirectStore, make_engine
 from grid_node.generation.lifecycle import Lifecycle
 from grid_node.generation.verdicts import Verdicts
+from grid_node.jobs.process import mark_ready, watch_parent
 from grid_node.jobs.queue import declare_score, make_huey, schedule
 from grid_node.jobs.scoring import JobRunner, ScoringJobs
-from grid_node.jobs.supervisor import ready_mark
 from grid_node.jobs.worker_settings import scoring_settings
 from grid_node.logs import configure_logging
 from grid_node.scoring.kinds import KINDS
@@ -66,14 +66,6 @@ def watch(timeout: float) -> None:
     signal.setitimer(signal.ITIMER_REAL, timeout)
 
 
-def stop_with_parent(serving: threading.Event) -> None:
-    """When the node is gone its end of our standard input closes: end the job in hand, then stop."""
-    sys.stdin.buffer.read()
-    if not serving.is_set():
-        os._exit(0)  # nothing is in hand, and warming up cannot be interrupted
-    os.kill(os.getpid(), signal.SIGINT)
-
-
 def make_jobs(settings: Settings) -> ScoringJobs:
     store = DirectStore(make_engine(settings.database))
     streams = Streams(store)
@@ -98,8 +90,7 @@ def main() -> int:
     os.nice(NICENESS)
     resource.setrlimit(resource.RLIMIT_DATA, (settings.scoring_memory, settings.scoring_memory))
     serving = threading.Event()
-    if not sys.stdin.closed:
-        threading.Thread(target=stop_with_parent, args=(serving,), daemon=True).start()
+    watch_parent(serving)
     scorers = WarmScorers(scoring_settings(settings))
     jobs = make_jobs(settings)
     runner = make_runner(settings, jobs, scorers, os.environ.get("GRID_JOB_OWNER", str(uuid.uuid4())))
@@ -114,13 +105,6 @@ def main() -> int:
         huey, workers=1, periodic=False, initial_delay=0.02, backoff=1.2, max_delay=0.1, worker_type="thread"
     ).run()
     return 0
-
-
-def mark_ready(settings: Settings) -> None:
-    """Leave a mark that `/readyz` looks for: this process's scorers are warm."""
-    mark = ready_mark(settings, os.getpid())
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    mark.touch()
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import importlib
 from dataclasses import dataclass
 from typing import cast
 
+from grid_node.scoring.file import MAX_FILE_BYTES
 from grid_node.scoring.port import Scorer
 from grid_node.scoring.settings import ScoringSettings
 from grid_node.scoring.text import MAX_TEXT_BYTES
@@ -59,5 +60,14 @@ register(
         max_bytes=MAX_TEXT_BYTES,
         inline=True,
         scorer="grid_node.scoring.text:TextScorer",
+    )
+)
+register(
+    KindSpec(
+        kind="cog",
+        formats=("file",),
+        max_bytes=MAX_FILE_BYTES,
+        inline=False,
+        scorer="grid_node.scoring.file:FileScorer",
     )
 )

@@ -2,11 +2,6 @@
 
 import contextlib
 import json
-import os
-import queue
-import signal
-import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +10,7 @@ import httpx
 import pytest
 from grid_client.receipts import verify_receipt
 
-from tests.e2e.test_js_client import PATIENCE, example, run
+from tests.e2e.test_js_client import example, run
 from tests.miners import (
     Bookmaker,
     RawMiner,
@@ -27,6 +22,7 @@ from tests.miners import (
     put_games,
 )
 from tests.nodes import LiveNode, running_node, until
+from tests.programs import Program
 from tests.proxy import proxied
 from tests.unit.clients.prediction_node import PredictionNode, delta, packed, snapshot
 from tests.unit.clients.serving import serving
@@ -42,68 +38,27 @@ LIMITS = {
     "games_compress_min_bytes": 1000,
     "prediction_max_batch": 2,
 }
-WAIT = 30.0
 Start = Callable[..., "Running"]
 
 
-class Running:
+class Running(Program):
     """The example while it runs."""
 
     def __init__(self, command: list[str], url: str, key: str, folder: Path, *predictions: dict[str, Any]) -> None:
         folder.mkdir(exist_ok=True)
         file = folder / "predictions.list"
         file.write_text(json.dumps(predictions))
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("GRID_")}
         self.folder = folder
-        self.lines: list[str] = []
-        self._coming: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._process = subprocess.Popen(
-            [*command, url, str(file), str(folder)],
-            env={**environment, "GRID_API_KEY": key},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._coming.put(line.rstrip("\n"))
-        self._coming.put(None)
-
-    def wait_for(self, word: str) -> str:
-        """What the next line with this first word says."""
-        while True:
-            line = self._coming.get(timeout=WAIT)
-            assert line is not None, (self.lines, self._process.communicate())
-            self.lines.append(line)
-            first, _, rest = line.partition(" ")
-            if first == word:
-                return rest
+        super().__init__([*command, url, str(file), str(folder)], key)
 
     def receipt(self, prediction_id: str) -> dict[str, Any]:
         receipt: dict[str, Any] = json.loads((self.folder / f"{prediction_id}.json").read_text())
         return receipt
 
-    def interrupt(self) -> int:
-        self._process.send_signal(signal.SIGINT)
-        return self._process.wait(WAIT)
-
-    def end(self) -> tuple[int, str]:
-        """Exit code and last words of one that ends by itself."""
-        _, said = self._process.communicate(timeout=PATIENCE)
-        return self._process.returncode, said
-
-    def close(self) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.wait(WAIT)
-        self._reader.join(WAIT)
-        for pipe in (self._process.stdout, self._process.stderr):
-            assert pipe is not None
-            pipe.close()
+    def interrupted(self) -> int:
+        """Its exit code after Ctrl-C."""
+        self.interrupt()
+        return self.end()[0]
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +115,7 @@ def test_every_prediction_gets_its_receipt_alone_or_in_a_batch(start: Start, nod
         assert receipt["success"] == (code == "successful")
     assert miner.wait_for("REFUSED").startswith(f"{bodies[0]['prediction_id']} duplicate_prediction:")
     assert miner.wait_for("AGAIN") == f"{bodies[0]['prediction_id']} true"
-    assert miner.interrupt() == 0
+    assert miner.interrupted() == 0
 
 
 def test_a_miner_that_starts_anew_gets_the_receipts_that_it_had(start: Start) -> None:
@@ -170,7 +125,7 @@ def test_a_miner_that_starts_anew_gets_the_receipts_that_it_had(start: Start) ->
         miner = start(body)
         assert miner.wait_for("AGAIN") == f"{body['prediction_id']} true"
         receipts.append(miner.receipt(body["prediction_id"]))
-        assert miner.interrupt() == 0
+        assert miner.interrupted() == 0
     assert receipts[0] == receipts[1]
 
 
@@ -195,7 +150,7 @@ def test_updates_come_in_order_through_a_small_window_and_after_a_cut(start: Sta
         at += len(odds)
         got = [updated(miner.wait_for("UPDATE")) for _ in more]
         assert got == [(at + number, {"nfl-17": {"team_b_odds": one}}) for number, one in enumerate(more, 1)]
-        assert miner.interrupt() == 0
+        assert miner.interrupted() == 0
 
 
 def stamp(node: LiveNode) -> dict[str, Any]:
@@ -217,7 +172,7 @@ def test_heartbeats_keep_it_where_one_that_is_silent_is_cut(start: Start, node: 
     change(node, "2.4000")
     miner.wait_for("UPDATE")
     assert [line.split()[0] for line in miner.lines] == ["CONNECTED", "SNAPSHOT", "UPDATE"]
-    assert miner.interrupt() == 0
+    assert miner.interrupted() == 0
 
 
 def test_a_refused_key_and_wrong_usage_end_it(
@@ -264,7 +219,7 @@ def test_a_prediction_whose_answer_was_lost_is_sent_again_and_counts_once(start:
     assert miner.wait_for("RECEIPT") == "a successful seq 1"
     assert miner.wait_for("RECEIPT") == "b successful seq 2"
     assert [name for _, name in other_node.arrivals][:3] == ["a", "a", "b"]
-    assert miner.interrupt() == 0
+    assert miner.interrupted() == 0
 
 
 def with_size(size: Any) -> dict[str, Any]:
@@ -299,7 +254,7 @@ def test_a_gap_is_filled_before_anything_after_it_is_applied(start: Start, other
     assert [updated(miner.wait_for("UPDATE"))[0] for _ in range(3)] == [1, 2, 3]
     assert [(one["epoch"], one["seq"]) for one in other_node.resumed] == [(other_node.epoch, 0)]
     until(lambda: bool(other_node.acked) and other_node.acked[-1]["seq"] == 3)
-    assert miner.interrupt() == 0
+    assert miner.interrupted() == 0
 
 
 def test_a_receipt_of_another_body_is_refused(start: Start, other_node: KeyNode) -> None:

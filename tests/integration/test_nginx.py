@@ -6,10 +6,12 @@ import json
 import re
 import shutil
 import subprocess
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import requests
 import socketio
 from grid_client.predictions import PredictionClient
 from websockets.sync.client import connect
@@ -28,6 +30,7 @@ from tests.miners import (
     put_games,
 )
 from tests.nodes import ROOT, free_port, until
+from tests.scripted_runner import ScriptedRunner
 from tests.several import Socket, generate, hand_in, pull, sockets, started_pair, worker
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
@@ -38,9 +41,9 @@ WAIT = 20.0
 class Front:
     """nginx before two nodes."""
 
-    def __init__(self, folder: Path, pair) -> None:
+    def __init__(self, folder: Path, pair, port) -> None:
         self.pair = pair
-        self.port = free_port()
+        self.port = port
         self.url = f"http://127.0.0.1:{self.port}"
         self._folder = folder
         self._log = folder / "nginx.log"
@@ -62,6 +65,12 @@ class Front:
     def stop(self) -> None:
         self._process.terminate()
         self._process.wait(WAIT)
+
+    def log_text(self) -> str:
+        return self._log.read_text()
+
+    def access_text(self) -> str:
+        return (self._folder / "access.log").read_text()
 
     def _configuration(self, text: str) -> str:
         """Ours, on ports and paths of the test."""
@@ -94,8 +103,10 @@ class Front:
 def front(tmp_path_factory):
     folder = tmp_path_factory.mktemp("nginx")
     folder.chmod(0o755)
-    with started_pair(folder, "sqlite", trusted_proxies=1, public_api_bad_keys=5) as pair:
-        made = Front(folder, pair)
+    port = free_port()
+    settings = {"trusted_proxies": 1, "public_api_bad_keys": 5, "public_base_url": f"http://127.0.0.1:{port}"}
+    with started_pair(folder, "sqlite", **settings) as pair:
+        made = Front(folder, pair, port)
         made.start()
         yield made
         made.stop()
@@ -229,6 +240,97 @@ def test_a_long_poll_is_answered_by_the_next_update(front, hotkey):
         assert update["updated_games"] == {"nfl-17": {"team_b_odds": odds[0]}}
 
 
+# --- models that run elsewhere
+
+
+UPLOAD = "/pc/client-api/upload"
+PIECE = bytes(range(256)) * 4096
+
+
+class Painting:
+    """A script that reports, and waits to be let on before it uploads 20 MiB without saying how much it is."""
+
+    def __init__(self):
+        self.go = threading.Event()
+
+    def __call__(self, run):
+        run.report("processing", logs="painting")
+        assert self.go.wait(WAIT)
+        url = run.upload("p%2Fred%20one.bin", (PIECE for _ in range(20)))
+        run.report("succeeded", logs="painting", output=[url], metrics={"predict_time": 1.0})
+
+
+@pytest.fixture(scope="module")
+def owner(front):
+    return front.pair.a.add_key("anna", ("runner", "client"))
+
+
+@pytest.fixture(scope="module")
+def model(front, owner):
+    document = {"name": "painter", "inputs": [{"name": "prompt", "type": "str"}], "outputs": "list[Path]"}
+    answer = requests.post(
+        f"{front.url}/pc/client-api/predict_signature", json=document, headers={"X-API-Key": owner}, timeout=WAIT
+    )
+    assert answer.status_code == 200, answer.text
+    return answer.json()["id"]
+
+
+def create(front, owner, **headers):
+    """The answer to a request for a painting."""
+    headers = {"Authorization": f"Bearer {owner}", **headers}
+    account = requests.get(f"{front.url}/v1/account", headers=headers, timeout=WAIT).json()["username"]
+    address = f"{front.url}/v1/models/{account}/painter/predictions"
+    asked = {"input": {"prompt": "a donut"}}
+    answer = requests.post(address, json=asked, headers=headers, timeout=WAIT + 10)
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+def test_a_model_is_run_its_updates_come_one_by_one_and_its_file_comes_back(front, owner, model):
+    script = Painting()
+    with ScriptedRunner(front.url, model, owner, script) as runner:
+        assert runner.upload_url == front.url + UPLOAD
+        address = create(front, owner)["urls"]["stream"]
+        assert address.startswith(front.url)
+        with front.asked(address.removeprefix(front.url), X_API_Key=owner) as stream:
+            assert next_data(stream) == "painting"
+            script.go.set()
+            url = next_data(stream)
+            assert url.startswith(f"{front.url}/pc/client-api/files/")
+            assert next_data(stream) == "{}"
+        got = requests.get(url, timeout=WAIT)
+        assert got.content == PIECE * 20
+        assert 'filename="red one.bin"' in got.headers["Content-Disposition"]
+        part = requests.get(url, headers={"Range": "bytes=255-256"}, timeout=WAIT)
+        assert (part.status_code, part.content) == (206, b"\xff\x00")
+
+
+def next_data(stream):
+    """The first line of the next event's data."""
+    while not (line := stream.readline()).startswith(b"data:"):
+        assert line, "the stream ended"
+    return line[5:].decode().strip()
+
+
+def test_an_upload_is_refused_before_its_bytes_are_there(front):
+    """nginx keeps nothing back: the node sees the headers at once."""
+    connection = http.client.HTTPConnection("127.0.0.1", front.port, WAIT)
+    with contextlib.closing(connection):
+        connection.putrequest("PUT", f"{UPLOAD}/x.png")
+        connection.putheader("Content-Length", str(20 << 20))
+        connection.endheaders()
+        with connection.getresponse() as answer:
+            assert (answer.status, json.loads(answer.read())["code"]) == (401, "missing_key")
+
+
+def test_a_client_waits_for_its_prediction(front, owner, model):
+    def script(run):
+        run.report("succeeded", output=[])
+
+    with ScriptedRunner(front.url, model, owner, script):
+        assert create(front, owner, Prefer="wait=20")["status"] == "succeeded"
+
+
 def test_the_health_of_sockets_is_open_to_all(front):
     status, body = front.get("/ws/health")
     assert (status, json.loads(body)["status"]) == (200, "online")
@@ -255,3 +357,18 @@ def test_a_node_that_is_gone_is_passed_over(front):
             node.start()
             front.stop()  # it would believe for 5 s more that the node is gone
             front.start()
+
+
+def test_the_token_of_a_report_is_in_no_log_of_the_proxy(front):
+    """Not even where every node is gone; the worker gets an answer after which it comes again."""
+    for node in (front.pair.a, front.pair.b):
+        if node.is_running:
+            node.kill()
+    answer = requests.post(
+        f"{front.url}/pc/client-api/webhook/prediction?token=abc.s3cret", json={"id": "abc"}, timeout=WAIT
+    )
+    assert answer.status_code == 502
+    assert front.get("/healthz?shown")[0] == 502
+    assert "/healthz?shown" in front.log_text()
+    assert "/pc/client-api/webhook/prediction" in front.access_text()
+    assert "s3cret" not in front.log_text() + front.access_text()

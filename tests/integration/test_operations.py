@@ -20,6 +20,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from tests.nodes import LiveNode, until
+from tests.scripted_runner import ScriptedRunner
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -128,6 +129,38 @@ def test_a_waiting_task_shows_in_the_gauges(node: LiveNode) -> None:
         assert gauge(node, "grid_queue_depth", kind="text") == before + 1
 
 
+def test_a_model_that_runs_elsewhere_shows_in_the_metrics(node: LiveNode) -> None:
+    keys = {"X-API-Key": node.add_key("owner", ("runner", "client"))}
+    signature = {"name": "echo", "inputs": [{"name": "prompt", "type": "str"}], "outputs": "str"}
+    made = httpx.post(f"{node.url}/pc/client-api/predict_signature", headers=keys, json=signature).json()
+    with ScriptedRunner(node.url, made["id"], keys["X-API-Key"]):
+        assert gauge(node, "grid_connections", face="runner") == 1
+        until(lambda: gauge(node, "grid_runner_agents", status="READY") == 1)
+        owner = httpx.get(f"{node.url}/v1/account", headers=keys).json()["username"]
+        asked = {"input": {"prompt": "x"}}
+        run = httpx.post(f"{node.url}/v1/models/{owner}/echo/predictions", headers=keys, json=asked)
+        assert run.status_code == 201, run.text
+        until(lambda: gauge(node, "grid_runner_predictions_ended_total", state="succeeded") == 1)
+
+    assert gauge(node, "grid_runner_predictions", state="queued") == 0
+    until(lambda: gauge(node, "grid_runner_agents", status="READY") == 0)
+    route = "/pc/client-api/webhook/prediction"
+    assert gauge(node, "grid_http_seconds_count", route=route, status="200") == 3
+
+
+def test_the_errands_process_begins_with_the_first_errand_and_is_replaced_when_it_dies(own_node: LiveNode) -> None:
+    assert not errands_processes(own_node)
+
+    owe_a_webhook(own_node)
+    until(lambda: bool(errands_processes(own_node)))
+    (before,) = errands_processes(own_node)
+
+    before.kill()
+
+    until(lambda: gauge(own_node, "grid_errand_process_restarts") == 1)
+    until(lambda: [process.pid for process in errands_processes(own_node)] not in ([], [before.pid]))
+
+
 # --- logs -------------------------------------------------------------------------------------------------------------
 
 
@@ -227,6 +260,21 @@ def gauge(node: LiveNode, name: str, **labels: str) -> float:
 def job_processes(node: LiveNode) -> list[psutil.Process]:
     children = psutil.Process(node.pid).children(recursive=True)
     return [child for child in children if "grid_node.jobs.worker" in child.cmdline()]
+
+
+def errands_processes(node: LiveNode) -> list[psutil.Process]:
+    children = psutil.Process(node.pid).children(recursive=True)
+    return [child for child in children if "grid_node.jobs.errands" in child.cmdline()]
+
+
+def owe_a_webhook(node: LiveNode) -> None:
+    """To nobody: a prediction that waits is cancelled."""
+    headers = {"X-API-Key": node.add_key("owner", ("runner", "client"))}
+    with httpx.Client(base_url=node.url, headers=headers) as client:
+        client.post("/pc/client-api/predict_signature", json={"name": "echo", "inputs": [], "outputs": "str"})
+        address = f"/v1/models/{client.get('/v1/account').json()['username']}/echo/predictions"
+        made = client.post(address, json={"input": {}, "webhook": "https://nobody.invalid/"}).json()
+        assert client.post(f"/v1/predictions/{made['id']}/cancel").json()["status"] == "canceled"
 
 
 def join(node: LiveNode, auth: dict[str, str], headers: dict[str, str] | None = None) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import engineio
 import socketio
+import socketio.packet
 
 from grid_client.bounded_socket import BoundedWebSocket
 from grid_client.errors import ConnectionLost, DeadlineExceeded, GridError, SessionClosed
@@ -25,7 +26,8 @@ from grid_client.errors import ConnectionLost, DeadlineExceeded, GridError, Sess
 log = logging.getLogger(__name__)
 
 Push = Callable[[Any], Any]
-"""Takes an event's payload; what it returns is the ack, if the node asked for one."""
+"""Takes an event's payload; what it returns is the ack, if the node asked for one. A Future is acknowledged once it is
+done, and what comes after it is read meanwhile."""
 CONNECT_TIMEOUT = 10.0
 """Seconds for TCP, the WebSocket upgrade and the namespace, each."""
 CLOSE_TIMEOUT = 0.2
@@ -73,6 +75,20 @@ class _OrderedEngine(engineio.Client):
 class _OrderedClient(socketio.Client):
     def _engineio_client_class(self) -> type[engineio.Client]:
         return _OrderedEngine
+
+    def _handle_event(self, namespace: str | None, id: int | None, data: list[Any]) -> None:
+        answer = self._trigger_event(data[0], namespace or "/", *data[1:])
+        acknowledge = functools.partial(self._acknowledge, namespace or "/", id)
+        if isinstance(answer, Future):
+            answer.add_done_callback(lambda done: None if done.cancelled() else acknowledge(done.result()))
+        else:
+            acknowledge(answer)
+
+    def _acknowledge(self, namespace: str, id: int | None, answer: object) -> None:
+        """A connection that has ended takes none."""
+        if id is not None:
+            data = [] if answer is None else [answer]
+            self._send_packet(self.packet_class(socketio.packet.ACK, namespace=namespace, id=id, data=data))
 
 
 class Session:

@@ -446,7 +446,16 @@ def test_a_fresh_node_has_no_models(closed_node):
     assert answer.json() == {"success": True, "models": []}
 
 
-OPEN = {"/health", "/healthz", "/readyz", "/metrics", "/ws/health", "/v2/health/live", "/v2/health/ready"}
+OPEN = {
+    "/health",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/ws/health",
+    "/v2/health/live",
+    "/v2/health/ready",
+    "/pc/client-api/files/1",
+}
 DOCUMENTS = ("/schema/", "/static/", "/ws/generate")
 """Texts that are the same for everybody, and the door that asks for its key behind the upgrade."""
 NAMED = {path: {"model_id": "m"} for path in ("/get_model", "/is_model_copy_allowed")}

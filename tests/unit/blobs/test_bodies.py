@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import pytest
-from flask import Request
+from flask import Flask, Request, Response
 from gunicorn.http.body import Body, ChunkedReader, LengthReader
 from gunicorn.http.unreader import SocketUnreader
 from werkzeug.test import EnvironBuilder
@@ -19,8 +19,10 @@ from grid_node.errors import (
     LengthRequired,
     MessageTooLarge,
     UnsupportedMediaType,
+    UploadEndedEarly,
+    UploadTimeout,
 )
-from grid_node.http.bodies import body_chunks, read_body, require_length, stream_to_blob
+from grid_node.http.bodies import body_chunks, drain, leave_no_rest, read_body, require_length, stream_to_blob
 from grid_node.http.body_streams import FRAMING_FREE, READ, SLOWEST
 
 
@@ -234,6 +236,69 @@ def test_framing_without_content_has_an_end() -> None:
         with pytest.raises(BodyIncomplete):
             read_body(request, 100)
         assert wire.asked < 3 + (FRAMING_FREE + READ) / READ + 2
+
+
+# --- what nobody reads
+
+
+class Silent(Wire):
+    """A peer that sends these pieces and then nothing."""
+
+    def chunk(self) -> bytes:
+        if not self.pieces:
+            raise TimeoutError
+        return super().chunk()
+
+
+def test_a_sender_that_falls_silent_is_told_from_one_that_left() -> None:
+    for wire, expected in ((Silent(b"some"), UploadTimeout), (Wire(b"some"), UploadEndedEarly)):
+        request = request_of(b"")
+        request.environ.update({"CONTENT_LENGTH": "100", "wsgi.input": Body(LengthReader(wire, 100))})
+        with pytest.raises(expected):
+            list(body_chunks(request, 100, incomplete=UploadEndedEarly, stalled=UploadTimeout))
+
+
+def answered(request: Request) -> None:
+    """The answer to a request that was not read to its end, from its making to its end."""
+    with Flask("test").request_context(request.environ):
+        leave_no_rest(Response("refused")).close()
+
+
+def test_the_rest_of_a_body_is_gone_when_its_answer_is_out_and_no_more() -> None:
+    wire = Wire(*[bytes(1000)] * 10, b"next request")
+    request = request_of(b"")
+    body = Body(LengthReader(wire, 10_000))
+    request.environ.update({"CONTENT_LENGTH": "10000", "wsgi.input": body})
+    next(body_chunks(request, 10_000))
+    answered(request)
+    assert (body.read(), wire.read()) == (b"", b"next request")
+
+
+def test_the_rest_of_a_chunked_body_is_gone_likewise() -> None:
+    request, body, wire = chunked(*[as_chunk(bytes(1000))] * 10, END, b"next request")
+    next(body_chunks(request, 10_000))
+    answered(request)
+    assert (body.read(), wire.read()) == (b"", b"next request")
+
+
+@pytest.mark.parametrize("wire", [Silent(bytes(10)), Wire(bytes(10))])
+def test_a_rest_that_does_not_come_ends_the_connection(wire) -> None:
+    request = request_of(b"")
+    ours, peer = socket.socketpair()
+    with ours, peer:
+        body = Body(LengthReader(wire, 100))
+        request.environ.update({"CONTENT_LENGTH": "100", "wsgi.input": body, "gunicorn.socket": ours})
+        answered(request)
+        assert peer.recv(1) == b""
+
+
+def test_some_of_a_refused_body_can_be_read_before_the_answer() -> None:
+    wire = Wire(*[bytes(1000)] * 10)
+    request = request_of(b"")
+    body = Body(LengthReader(wire, 10_000))
+    request.environ.update({"CONTENT_LENGTH": "10000", "wsgi.input": body})
+    drain(request, 2500)
+    assert (wire.asked, len(body.read())) == (3, 7000)
 
 
 # --- slowly

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from grid_client import __version__
-from grid_client.cli import generate, miner, models, worker
+from grid_client.cli import generate, miner, models, runner, worker
 from grid_client.errors import GridError
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
@@ -36,6 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return exit_code
 
 
+def grid_runner() -> int:
+    """Entry of the command `grid-runner`: exit codes 0 told to stop, 2 wrong usage or unusable file, 3 refused."""
+    return main(["runner", *sys.argv[1:]])
+
+
 def _complain(error: Exception, exit_code: int) -> int:
     print(f"grid-client: {error}", file=sys.stderr)
     return exit_code
@@ -51,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     models.add_options(commands.add_parser("models", help="serve, list, fetch and run models"))
     models.add_dataset_options(commands.add_parser("datasets", help="describe and find datasets"))
     miner.add_options(commands.add_parser("miner", help="predict games for a node"))
+    runner.add_options(commands.add_parser("runner", help="let a node reach the Cog worker on this machine"))
     return parser
 
 

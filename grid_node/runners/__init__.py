@@ -1,0 +1,1 @@
+"""Models that run elsewhere: registered by signature, reached through tunnels, called with checked input."""
