@@ -36,7 +36,16 @@ from grid_node.compute.checks import Checks
 from grid_node.compute.client import ComputeProcesses
 from grid_node.compute.ring import Ring
 from grid_node.compute.splitting import Splitting
-from grid_node.database import DirectStore, GroupCommitStore, Offload, Store, db, engine_options, set_pragmas
+from grid_node.database import (
+    DirectStore,
+    GroupCommitStore,
+    Offload,
+    Store,
+    db,
+    engine_options,
+    plain_call,
+    set_pragmas,
+)
 from grid_node.generation.dispatch import Dispatcher
 from grid_node.generation.leases import Kind, Leases
 from grid_node.generation.lifecycle import Lifecycle
@@ -83,6 +92,7 @@ from grid_node.runners.hook_secrets import HookSecrets
 from grid_node.runners.ports import TunnelProvider
 from grid_node.runners.predictions import RunnerPredictions
 from grid_node.runners.registration import Registration
+from grid_node.runners.removal import REQUEST
 from grid_node.runners.replays import Replays as RunnerReplays
 from grid_node.runners.secrets_box import SecretsBox
 from grid_node.runners.watching import Watching
@@ -132,11 +142,7 @@ def _offload(async_mode: str) -> Offload:
         from eventlet import tpool  # noqa: PLC0415 - only this mode knows eventlet
 
         return tpool.execute
-    return _call
-
-
-def _call(function: Callable[..., Any], *args: Any) -> Any:
-    return function(*args)
+    return plain_call
 
 
 def _store(engine: Engine, settings: Settings, offload: Offload) -> Store:
@@ -306,7 +312,7 @@ def _running(
     webhooks = Webhooks(store, clock, settings, changes, files, secret, offload)
     dispatching = Dispatching(store, clock, settings, changes, provider, secret, clock.new_id())
     watching = Watching(store, clock, settings, changes, provider)
-    replays, charge = RunnerReplays(secret, "prediction"), KeyCharge(keys, limiter)
+    replays, charge = RunnerReplays(secret, REQUEST), KeyCharge(keys, limiter)
     predictions = RunnerPredictions(store, clock, settings, streams, changes, files, replays, charge, offload=offload)
     deliveries.enqueue, webhooks.enqueue = errands.deliver, errands.merge
     changes.ended = dispatching.signal

@@ -32,7 +32,12 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Offload = Callable[..., Any]
-"""Calls a function with arguments off the hub and returns its result: eventlet's tpool.execute, or a plain call."""
+"""Calls a function with arguments off the hub and returns its result: eventlet's tpool.execute, or `plain_call`."""
+
+
+def plain_call(function: Callable[..., T], *args: Any) -> T:
+    """The Offload of a process in which every thread is a real one."""
+    return function(*args)
 
 
 class Base(DeclarativeBase):

@@ -16,7 +16,7 @@ from huey.consumer import Consumer
 from grid_node.blobs.factory import make_blobs
 from grid_node.blobs.holds import Holds
 from grid_node.clock import SystemClock
-from grid_node.database import DirectStore, make_engine
+from grid_node.database import DirectStore, make_engine, plain_call
 from grid_node.jobs.process import mark_ready, watch_parent
 from grid_node.jobs.queue import ErrandQueue, make_errand_queue
 from grid_node.logs import configure_logging
@@ -34,10 +34,6 @@ log = logging.getLogger(__name__)
 
 NICENESS = 5
 """Errands give way to the node, and go before scores."""
-
-
-def plain_call(function: Callable[..., object], *args: object) -> object:
-    return function(*args)
 
 
 def join(settings: Settings, errands: ErrandQueue) -> None:

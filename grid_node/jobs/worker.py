@@ -7,14 +7,13 @@ import signal
 import sys
 import threading
 import uuid
-from collections.abc import Callable
 from functools import partial
 
 from huey.consumer import Consumer
 
 from grid_node.blobs.factory import make_blobs
 from grid_node.clock import SystemClock
-from grid_node.database import DirectStore, make_engine
+from grid_node.database import DirectStore, make_engine, plain_call
 from grid_node.generation.lifecycle import Lifecycle
 from grid_node.generation.verdicts import Verdicts
 from grid_node.jobs.process import mark_ready, watch_parent
@@ -35,10 +34,6 @@ log = logging.getLogger(__name__)
 
 NICENESS = 10
 """Job processes give way: where cores are short, the node's connections come before its scores."""
-
-
-def plain_call(function: Callable[..., object], *args: object) -> object:
-    return function(*args)
 
 
 class WarmScorers:

@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 from grid_node.clock import rfc3339
 from grid_node.runners.ids import CALLABLE_ID, webhook_token
 from grid_node.runners.ports import Reply
-from grid_node.runners.prediction import Prediction
+from grid_node.runners.prediction import HOOK_EVENTS, Prediction
 
 HEALTH_PATH = "/health-check"
 WEBHOOK_PATH = "/pc/client-api/webhook/prediction"
 """Where a worker reports, at the node."""
 HEADERS = {"Prefer": "respond-async", "Content-Type": "application/json"}
-EVENTS = ["start", "output", "logs", "completed"]
 DETAIL_MAX = 1024
 """Characters of a worker's words that end in an error."""
 _PROBLEMS = 20
@@ -58,7 +57,7 @@ def message(prediction: Prediction, base_url: str, secret: bytes) -> dict[str, A
         "created_at": prediction.times.get("created_at") or rfc3339(prediction.created_at),
         "context": {"prediction_id": prediction.id},
         "webhook": f"{base_url}{WEBHOOK_PATH}?token={token}",
-        "webhook_events_filter": EVENTS,
+        "webhook_events_filter": list(HOOK_EVENTS),
     }
 
 

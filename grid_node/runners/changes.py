@@ -13,8 +13,12 @@ from grid_node.clock import Clock, rfc3339
 from grid_node.database import Transaction
 from grid_node.runners.prediction import (
     CANCELED,
+    COMPLETED,
     FAILED,
+    LOGS,
+    OUTPUT,
     PROCESSING,
+    START,
     Prediction,
     insert_prediction,
     write_changed,
@@ -158,14 +162,14 @@ def _hooks(before: Prediction, after: Prediction) -> Iterator[str]:
     if before.ended or after.webhook is None:
         return
     if after.state == PROCESSING and before.state != PROCESSING:
-        yield "start"
+        yield START
     if after.ended:
-        yield "completed"
+        yield COMPLETED
         return
     if after.output != before.output:
-        yield "output"
+        yield OUTPUT
     if after.logs_length != before.logs_length:
-        yield "logs"
+        yield LOGS
 
 
 def _text(data: Any) -> str:

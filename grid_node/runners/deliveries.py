@@ -21,12 +21,12 @@ from grid_node.clock import Clock
 from grid_node.database import Store, Transaction
 from grid_node.errors import BadCursor, DeliveryNotFound, RunnerPredictionNotFound, WebhookNotAllowed
 from grid_node.runners import delivery_rows as rows
-from grid_node.runners.delivery_rows import COMPLETED, DELIVERED, FAILED, LOGS, OUTPUT, PENDING
+from grid_node.runners.delivery_rows import DELIVERED, FAILED, PENDING
 from grid_node.runners.guarded_http import Answer, Unreachable, post
 from grid_node.runners.hook_secrets import HookSecrets, signature
 from grid_node.runners.ids import random_text
 from grid_node.runners.ports import RunnerCaller
-from grid_node.runners.prediction import Prediction, by_number, of_owner
+from grid_node.runners.prediction import COMPLETED, LOGS, OUTPUT, Prediction, by_number, of_owner
 from grid_node.runners.secrets_box import SecretsBox
 from grid_node.runners.views import prediction_view
 from grid_node.settings import Settings

@@ -10,7 +10,6 @@ from grid_node.database import Transaction
 from grid_node.runners.tables import RunnerDelivery, RunnerDeliveryTry
 from grid_node.statements import prepared
 
-START, OUTPUT, LOGS, COMPLETED = "start", "output", "logs", "completed"
 PENDING, DELIVERED, FAILED, DROPPED = "pending", "delivered", "failed", "dropped"
 PAGE = 100
 """Deliveries of one page of the log."""

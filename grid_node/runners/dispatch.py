@@ -9,7 +9,6 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -33,6 +32,7 @@ from grid_node.runners.handover import Handover, Waiting, in_hands, waiting_mode
 from grid_node.runners.health import NO_ANSWER, READY, TAKING, UNKNOWN, Health, health_of
 from grid_node.runners.ports import Runner, TunnelProvider
 from grid_node.runners.prediction import Prediction
+from grid_node.runners.spawning import Spawn, in_thread
 from grid_node.runners.standing_log import StandingLog
 from grid_node.settings import Settings
 
@@ -46,12 +46,6 @@ HEALTH_S = 5.0
 """Longest wait for a health-check, and how long a good one counts."""
 AGAIN = 0.5
 """Seconds until what a worker answered is written again, where the database is away."""
-
-Spawn = Callable[[Callable[[], None]], None]
-
-
-def in_thread(action: Callable[[], None]) -> None:
-    threading.Thread(target=action, name="grid-runner-lane", daemon=True).start()
 
 
 class Dispatching:

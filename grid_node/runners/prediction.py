@@ -20,6 +20,8 @@ ORDER = {QUEUED: 0, DISPATCHING: 1, STARTING: 2, PROCESSING: 3, SUCCEEDED: 4, FA
 ENDED = frozenset({SUCCEEDED, FAILED, CANCELED})
 WORKING = frozenset({DISPATCHING, STARTING, PROCESSING})
 NODE, EXTERNAL = "node", "external"
+START, OUTPUT, LOGS, COMPLETED = HOOK_EVENTS = ("start", "output", "logs", "completed")
+"""What workers report, and what clients may have webhooks of: the words of Cog's `webhook_events_filter`."""
 HIDDEN = "hidden"
 """Version of a prediction whose model is not known."""
 

@@ -3,7 +3,7 @@
 import json
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 from sqlalchemy import bindparam, func, literal_column, select, update
 
 from grid_node.clock import Clock
-from grid_node.database import Offload, Store, Transaction
+from grid_node.database import Offload, Store, Transaction, plain_call
 from grid_node.errors import (
     BodyTooLarge,
     InvalidInput,
@@ -73,10 +73,6 @@ _ADOPT = prepared(
 _NO_EDGE = 2**62
 
 
-def _here(function: Callable[..., Any], *args: Any) -> Any:
-    return function(*args)
-
-
 class DataFiles(Protocol):
     """Files, as far as inputs of predictions need them."""
 
@@ -101,7 +97,7 @@ class RunnerPredictions:
         replays: Replays,
         charge: Charge,
         random: RandomBytes = secrets.token_bytes,
-        offload: Offload = _here,
+        offload: Offload = plain_call,
     ) -> None:
         """`offload(function, *args)` calls what takes long where nobody else waits for it."""
         self._store = store

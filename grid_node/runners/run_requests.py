@@ -10,10 +10,10 @@ from marshmallow import EXCLUDE, Schema, fields, validate
 
 from grid_node.errors import InvalidPayload
 from grid_node.fields import StrictBool, StrictText, load
+from grid_node.runners.prediction import HOOK_EVENTS
 from grid_node.runners.references import Reference, parse_version
 from grid_node.runners.replays import checked_key
 
-HOOK_EVENTS = ("start", "output", "logs", "completed")
 BESIDE_INPUT = 16 * 1024
 """Bytes that a request may have beside the largest input."""
 _DURATION = re.compile(r"(?P<count>[0-9]{1,7})(?P<unit>[smh])")

@@ -9,7 +9,6 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -26,6 +25,7 @@ from grid_node.runners.handover import in_hands
 from grid_node.runners.health import BUSY, NO_ANSWER, OFFLINE, READY, Health, health_of
 from grid_node.runners.ports import TunnelProvider
 from grid_node.runners.prediction import CANCELED, QUEUED, Prediction, by_number, held, predictions
+from grid_node.runners.spawning import Spawn, in_thread
 from grid_node.runners.verdict import RELAY_EVERY, Act, Verdict, queue_deadline, verdict
 from grid_node.settings import Settings
 from grid_node.statements import prepared
@@ -50,13 +50,8 @@ _DUE = prepared(
 )
 _NEXT = prepared(select(func.min(predictions.c.due_at)).where(_OPEN, predictions.c.due_at > bindparam("now")))
 
-Spawn = Callable[[Callable[[], None]], None]
 TALKS, TALKS_OF_OWNER = 256, 64
 """Workers that are told or asked something at a time: by this process, and of one owner."""
-
-
-def in_thread(action: Callable[[], None]) -> None:
-    threading.Thread(target=action, name="grid-runner-watch", daemon=True).start()
 
 
 class _Reach(NamedTuple):

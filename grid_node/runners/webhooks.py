@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 from grid_node.clock import Clock
-from grid_node.database import Offload, Store, Transaction
+from grid_node.database import Offload, Store, Transaction, plain_call
 from grid_node.errors import (
     FileTooLarge,
     GridError,
@@ -108,10 +108,6 @@ class _Kept(NamedTuple):
     by_job: bool
 
 
-def _call(function: Callable[..., Any], *given: Any) -> Any:
-    return function(*given)
-
-
 class Webhooks:
     """Takes reports. Everything raises StoreUnavailable when the database is locked or away."""
 
@@ -123,7 +119,7 @@ class Webhooks:
         changes: Changes,
         files: ReportedFiles,
         secret: bytes,
-        offload: Offload = _call,
+        offload: Offload = plain_call,
     ) -> None:
         self._store = store
         self._clock = clock

@@ -13,13 +13,12 @@ from grid_node.clock import ManualClock
 from grid_node.database import Store
 from grid_node.runners.changes import Changes
 from grid_node.runners.deliveries import Deliveries
-from grid_node.runners.delivery_rows import COMPLETED
 from grid_node.runners.dispatch import Dispatching
 from grid_node.runners.file_rows import usage
 from grid_node.runners.files import RunnerFiles
 from grid_node.runners.guarded_http import Answer, Unreachable
 from grid_node.runners.ids import webhook_token
-from grid_node.runners.prediction import Prediction, of_row, predictions
+from grid_node.runners.prediction import COMPLETED, Prediction, of_row, predictions
 from grid_node.runners.predictions import RunnerPredictions
 from grid_node.runners.replays import Replays
 from grid_node.runners.secrets_box import SecretsBox
