@@ -34,8 +34,9 @@ $(VENV)/installed-test: $(VENV)/installed
 
 # Each holds back versions that the node needs newer, or is there to be used unmodified.
 COGS := 0.23.1 0.20.0 0.16.12 0.13.7
+PYLONS := 1.0.0 1.9.0 2.0.0 2.3.1
 peers: .venv-syft/installed .venv-triton/installed .venv-tus/installed .venv-replicate/installed \
-		$(COGS:%=.venv-cog-%/installed)
+		$(COGS:%=.venv-cog-%/installed) $(PYLONS:%=.venv-pylon-%/installed)
 
 .venv-%/installed: scripts/peer_requirements.py setup.cfg
 	test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*

@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from events.server import SocketFace
+from grid_node.adapters.chain import EarnedScores, NodeMetagraph
 from grid_node.adapters.cloudflare_api import CloudflareTunnels
 from grid_node.adapters.cog_worker import CogWorkers
 from grid_node.adapters.generation import (
@@ -30,7 +31,17 @@ from grid_node.blobs.factory import make_blobs
 from grid_node.blobs.holds import Holds
 from grid_node.blobs.store import Blobs
 from grid_node.census import Census
-from grid_node.cli import register_commands
+from grid_node.chain.access import ChainAccess
+from grid_node.chain.auto import AutoWeights
+from grid_node.chain.link import ChainLink
+from grid_node.chain.metagraph import ChainMetagraph
+from grid_node.chain.metrics import ChainMetrics
+from grid_node.chain.proposals import Proposals
+from grid_node.chain.pylon import PylonSettings
+from grid_node.chain.reads import ChainReads
+from grid_node.chain.weights import Weights
+from grid_node.chain.writes import ChainWrites
+from grid_node.cli import configuration, register_commands
 from grid_node.clock import Clock, SystemClock
 from grid_node.compute.checks import Checks
 from grid_node.compute.client import ComputeProcesses
@@ -98,22 +109,31 @@ from grid_node.runners.secrets_box import SecretsBox
 from grid_node.runners.watching import Watching
 from grid_node.runners.webhooks import Webhooks
 from grid_node.secret import node_secret
-from grid_node.services import Hosting, Predicting, Running, Services
+from grid_node.services import Chaining, Hosting, Predicting, Running, Services
 from grid_node.settings import Settings
 from grid_node.streams.bells import make_bells
 from grid_node.streams.service import Streams
 from grid_node.uploads.service import UploadService
 
 
-def create_app(settings: Settings | None = None, *, clock: Clock | None = None, **overrides: Any) -> Flask:
+def create_app(
+    settings: Settings | None = None,
+    *,
+    clock: Clock | None = None,
+    pylon: PylonSettings | None = None,
+    **overrides: Any,
+) -> Flask:
     """The Flask app with every service, route, event and command. Nothing runs in the background before
     `app.extensions["grid_node"].start()`. Raises BadSetting."""
-    settings = settings or Settings.load(**overrides)
+    with configuration():
+        settings = settings or Settings.load(**overrides)
+        pylon = pylon or PylonSettings.load(settings=settings)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     app = Flask("grid_node")
     engine = _database(app, settings)
     offload = _offload(settings.async_mode)
-    services = _services(settings, clock or SystemClock(), _store(engine, settings, offload), offload)
+    store = _store(engine, settings, offload)
+    services = _services(settings, pylon, clock or SystemClock(), store, offload)
     app.extensions["grid"] = services
     sockets = SocketFace(app, services)
     face = register_routes(app, services, sockets.server)
@@ -151,13 +171,15 @@ def _store(engine: Engine, settings: Settings, offload: Offload) -> Store:
     return DirectStore(engine)
 
 
-def _services(settings: Settings, clock: Clock, store: Store, offload: Offload) -> Services:
+def _services(settings: Settings, pylon: PylonSettings, clock: Clock, store: Store, offload: Offload) -> Services:
     data = settings.data_dir.resolve()
     node_key = NodeKey.load(settings)
     keys = KeyService(store, clock, settings)
     limiter: Limiter = RedisLimiter(settings.redis_url) if settings.redis_url else DatabaseLimiter()
-    metagraph = AllowList(store, clock)
     metrics = Metrics()
+    listed = AllowList(store, clock)
+    chain = _chain(settings, pylon, clock, store, listed, metrics)
+    metagraph = NodeMetagraph(listed, chain.metagraph, settings)
     stored = make_blobs(settings.blobs, data / "blob-cache", offload)
     damages = Damages(store, clock, metrics.damaged.inc)
     blobs = GuardedBlobs(stored, damages)
@@ -225,6 +247,32 @@ def _services(settings: Settings, clock: Clock, store: Store, offload: Offload) 
         hosting=hosting,
         predicting=predicting,
         running=running,
+        chain=chain,
+    )
+
+
+def _chain(
+    settings: Settings, pylon: PylonSettings, clock: Clock, store: Store, listed: AllowList, metrics: Metrics
+) -> Chaining:
+    measured = ChainMetrics(metrics.registry)
+    link = ChainLink(settings, pylon)
+    reads = ChainReads(link, clock, settings, pylon, measured)
+    weights = Weights(store, clock, settings, pylon, reads, link)
+    proposals = Proposals(EarnedScores(store, listed), reads, link, clock, settings, pylon)
+    metagraph = ChainMetagraph(reads, clock, settings, pylon)
+    link.on_beat, link.on_samples = reads.on_beat, measured.absorb
+    return Chaining(
+        pylon=pylon,
+        backend=reads.backend,
+        access=ChainAccess(settings, pylon, clock, node_secret(settings.data_dir)),
+        link=link,
+        reads=reads,
+        metagraph=metagraph,
+        weights=weights,
+        writes=ChainWrites(link, reads),
+        proposals=proposals,
+        auto=AutoWeights(clock, settings, pylon, reads, weights, proposals),
+        metrics=measured,
     )
 
 

@@ -4,6 +4,7 @@ import os
 import sys
 import warnings
 
+from grid_node.chain.pylon import PylonSettings
 from grid_node.server_log import ServerLog
 from grid_node.settings import BadSetting, Settings
 
@@ -12,6 +13,7 @@ warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
 
 try:
     _settings = Settings.load(async_mode=os.environ.get("GRID_ASYNC_MODE", "eventlet"))
+    PylonSettings.load(settings=_settings)  # here it ends gunicorn; in its worker it would be tried for ever
 except BadSetting as error:
     sys.stderr.write(f"{error}\n")
     sys.exit(2)

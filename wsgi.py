@@ -30,6 +30,7 @@ import threading
 from types import FrameType
 
 from app import create_app
+from grid_node.chain.pylon import init_sentry
 from grid_node.database import db, require_tables
 from grid_node.logs import configure_logging
 from grid_node.settings import BadSetting, Settings
@@ -38,6 +39,7 @@ try:
     settings = Settings.load(async_mode=MODE)
     configure_logging(settings.log_level)
     app = create_app(settings)
+    init_sentry(app.extensions["grid"].chain.pylon)
     with app.app_context():
         require_tables(db.engine)
 except BadSetting as error:

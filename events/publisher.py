@@ -18,6 +18,7 @@ WORKERS = "/worker"
 MINERS = "/predictions"
 RUNS = "/v1"
 RUNNERS = "/runner"
+CHAIN = "/chain"
 HEARTBEAT_ACK = 1
 """The ack id of every heartbeat: who answers lives, whatever it says."""
 POLL_LAST = 2.0
@@ -97,6 +98,12 @@ class Publisher:
         session = self._session(sid, RUNS)
         if session is not None:
             session.send_text(f'2{RUNS},["prediction.event",{strict_json.dumps(body)}]')
+
+    def head(self, sid: str, text: str) -> None:
+        """A new block; `text` is its number, hash and timestamp as JSON."""
+        session = self._session(sid, CHAIN)
+        if session is not None:
+            session.send_text(f'2{CHAIN},["head",{text}]')
 
     def closing(self, sid: str, namespace: str, closing: dict[str, Any]) -> None:
         """Say why, then end the connection."""

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from flask import Flask
 from flask_socketio import SocketIO
 
+from events.chain import ChainEvents
 from events.connection import ClientSessions, error_to_ack
 from events.datasets import DatasetEvents
 from events.generation import GenerationEvents
@@ -15,6 +16,7 @@ from events.pc import PC, PcEvents
 from events.predictions import PredictionEvents
 from events.publisher import (
     BLACKLISTED,
+    CHAIN,
     CLIENTS,
     DEREGISTERED,
     KEY_REMOVED,
@@ -91,6 +93,8 @@ class SocketFace:
         self.owners.register(Events(self.server, PC))
         self.runs = V1Events(services, self.server, self.publisher)
         self.runs.register(Events(self.server, RUNS))
+        self.chain = ChainEvents(services, self.server, self.publisher)
+        self.chain.register(Events(self.server, CHAIN))
         self._keyed: tuple[tuple[str, Keyed], ...] = (
             (CLIENTS, self.clients),
             (WORKERS, self.workers),
@@ -147,6 +151,7 @@ class SocketFace:
             "runner": len(self.runners),
             "owner": len(self.owners.sessions),
             "run": len(self.runs.sessions),
+            "chain": len(self.chain),
         }
 
     def tend(self) -> None:

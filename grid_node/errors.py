@@ -457,7 +457,7 @@ class StoreUnavailable(GridError):
 
 
 class ChainUnavailable(GridError):
-    code, status, text = "chain_unavailable", 503, "The registration of this hotkey is not known now"
+    code, status, text = "chain_unavailable", 503, "Chain data is not available"
 
 
 class ShuttingDown(GridError):
@@ -693,3 +693,110 @@ class RunnerMethodNotAllowed(MethodNotAllowed):
     """The same, in the words of the runners' API."""
 
     text = "Method not allowed."
+
+
+# --- chain: the words and the body of Pylon's API, on every face ------------------------------------------------
+
+
+class ChainError(GridError):
+    """The root of these. Its body is Pylon's: `status_code`, `detail`, and `extra` where fields were wrong."""
+
+    code = "chain_error"
+
+    def body(self) -> dict[str, Any]:
+        body = {"status_code": self.status, "detail": self.message}
+        return body | {"extra": self.data["extra"]} if "extra" in self.data else body
+
+
+class ChainInvalid(ChainError):
+    """`extra` lists what is wrong: `[{"message", "key"}]`, keys dotted. The text is a face's: it names the route."""
+
+    code, status, text = "chain_invalid", 400, "Validation failed"
+
+
+class ChainMalformed(ChainError):
+    """The body is no JSON, or a header has a value that it cannot have."""
+
+    code, status, text = "chain_malformed", 400, "JSON is malformed"
+
+
+class ChainLoginNeeded(ChainError):
+    code, status, text = "chain_login_needed", 401, "Authorization header is required"
+
+
+class ChainTokenMalformed(ChainError):
+    code, status = "chain_token_malformed", 401
+    text = "Invalid Authorization header format. Expected: Bearer <token>"
+
+
+class ChainSessionEnded(ChainError):
+    code, status, text = "chain_session_ended", 401, "Session is invalid or expired"
+
+
+class ChainTokenInvalid(ChainError):
+    code, status, text = "chain_token_invalid", 403, "Invalid authorization token"
+
+
+class ChainNotMeasured(ChainError):
+    """What `/metrics` refuses, whatever the cause."""
+
+    code, status, text = "chain_not_measured", 403, "Metrics endpoint is not configured"
+
+
+class ChainIdentityBound(ChainError):
+    """Pylon's 308 without `Location`: the identity is another subnet's."""
+
+    code, status, text = "chain_identity_bound", 308, "Identity is bound to another subnet"
+
+
+class ChainNotFound(ChainError):
+    """Subnet, block, extrinsic, commitment, certificate, identity or job: the text says which."""
+
+    code, status, text = "chain_not_found", 404, "Not Found"
+
+
+class ChainMethodNotAllowed(ChainError):
+    code, status, text = "chain_method_not_allowed", 405, "Method Not Allowed"
+
+
+class ChainBodyTooLarge(ChainError):
+    code, status, text = "chain_body_too_large", 413, "Request body is too large."
+
+
+class ChainAuthLimited(ChainError):
+    code, status, text = "chain_auth_limited", 429, "Too many failed authentications"
+
+
+class ChainFault(ChainError):
+    """A fault of ours, told without detail."""
+
+    code, status, text = "chain_fault", 500, "Internal Server Error"
+
+
+class ChainUnreachable(ChainError):
+    """The chain node, or the process that talks to it, gave no good answer. The text says why."""
+
+    code, status, text = "chain_unreachable", 502, "Chain node is unreachable"
+
+
+class ChainWriteFailed(ChainError):
+    """The last attempt of a commitment or certificate failed; the text names its error."""
+
+    code, status, text = "chain_write_failed", 502, "Failed to write to the chain"
+
+
+class ChainQueueFull(ChainError):
+    code, status, text = "chain_queue_full", 503, "Chain queue is full."
+
+    def __init__(self, text: str | None = None, **data: Any) -> None:
+        super().__init__(text, **{"retry_after": 1, **data})
+
+
+class ChainNotRecent(ChainError):
+    """`recent` has nothing that is fresh enough."""
+
+    code, status, text = "chain_not_recent", 503, "No recent data available"
+
+
+class ChainTimeout(ChainError):
+    code, status, text = "chain_timeout", 504, "Request timed out"

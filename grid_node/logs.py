@@ -14,8 +14,8 @@ bound = structlog.contextvars.bound_contextvars
 bindings = structlog.contextvars.get_contextvars
 unbind_all = structlog.contextvars.clear_contextvars
 
-NOISY = ("engineio", "socketio", "huey", "httpx", "httpcore", "numba", "alembic")
-"""Libraries whose lines below a warning tell an operator nothing, or the token in a webhook's address."""
+NOISY = ("engineio", "socketio", "huey", "httpx", "httpcore", "numba", "alembic", "websockets")
+"""Libraries whose lines below a warning tell an operator nothing, or a token in an address."""
 
 
 def configure_logging(level: str) -> None:

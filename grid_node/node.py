@@ -5,6 +5,9 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from grid_node.chain.ledger.operating import any_subnet
+from grid_node.chain.metagraph import Change
+from grid_node.chain.pylon import announce
 from grid_node.hosting.rows import any_runnable
 from grid_node.metrics import HubWatch
 from grid_node.runners.models import any_model
@@ -82,6 +85,9 @@ class Node:
         grid.predicting.log.open()
         grid.predicting.predictions.intake.start()
         self._start_runners()
+        announce(grid.settings, grid.chain.pylon)
+        grid.chain.metagraph.on_change = self._registered_anew
+        self._start_chain()
         self.http.recover()
         grid.bells.listen(self._heard)
         self.hub_watch.start()
@@ -97,6 +103,7 @@ class Node:
         _loop(grid.running.cogs.tick, TEND_EVERY, self._stopping, "cogs")
         _loop(self._tend_runners, SWEEP_EVERY, self._stopping, "runners")
         _loop(grid.running.registration.tend, SWEEP_EVERY, self._stopping, "tunnels")  # waits for others' servers
+        _loop(grid.chain.auto.tick, SWEEP_EVERY, self._stopping, "weights")  # waits for the chain
         self._sweep()
         self._started = True
 
@@ -106,6 +113,19 @@ class Node:
         running.errands.start()
         running.dispatching.start()
         running.watching.start()
+
+    def _start_chain(self) -> None:
+        """Start the chain's process if there is a chain to look after; else its first caller does."""
+        chain = self.services.chain
+        if chain.is_busy or self.services.store.read(any_subnet):
+            self.services.metagraph.is_used = True
+            chain.link.start()
+
+    def _registered_anew(self, change: Change) -> None:
+        """Whoever is no longer registered goes."""
+        if change.removed or change.replaced:
+            self.sockets.recheck()
+            self.sockets.drop_invalid()
 
     def stop(self) -> None:
         """No new work, what is in hand is finished, everybody is told, then the database is let go."""
@@ -118,6 +138,7 @@ class Node:
         self.http.shut_down()
         self.sockets.shut_down()
         self._stop_runners()
+        grid.chain.reads.stop()
         grid.dispatcher.stop()
         grid.tending.stop()
         grid.job_queue.stop()
@@ -135,13 +156,18 @@ class Node:
         running.errands.stop()
 
     def _stop_processes(self) -> None:
-        """Both kinds at a time, so that their graces do not add up."""
+        """All kinds at a time, so that their graces do not add up."""
         grid = self.services
         grace = grid.settings.shutdown_grace
-        errands = threading.Thread(target=grid.running.errand_process.stop, args=(grace,), daemon=True)
-        errands.start()
+        others = [
+            threading.Thread(target=stop, args=(grace,), daemon=True)
+            for stop in (grid.running.errand_process.stop, grid.chain.link.stop)
+        ]
+        for other in others:
+            other.start()
         grid.supervisor.stop(grace)
-        errands.join(grace + 1)
+        for other in others:
+            other.join(grace + 1)
 
     def _enqueue(self, lease_id: str) -> None:
         self.services.census.submitted(lease_id)
@@ -168,6 +194,7 @@ class Node:
         self._ticks += 1
         if epoch != self._key_epoch:
             self.sockets.recheck()
+            self._start_chain()
         if epoch != self._key_epoch or self._ticks % 2 == 0:
             self._key_epoch = epoch
             self.sockets.drop_invalid()

@@ -6,6 +6,7 @@ from typing import Any
 
 from flask import current_app
 
+from grid_node.adapters.chain import NodeMetagraph
 from grid_node.adapters.cog_worker import CogWorkers
 from grid_node.adapters.generation import WorkerAuthentication
 from grid_node.adapters.hosting import ModelAccess
@@ -14,6 +15,16 @@ from grid_node.adapters.runners import RunnerAccess
 from grid_node.blobs.holds import Holds
 from grid_node.blobs.store import Blobs
 from grid_node.census import Census
+from grid_node.chain.access import ChainAccess
+from grid_node.chain.auto import AutoWeights
+from grid_node.chain.link import ChainLink
+from grid_node.chain.metagraph import ChainMetagraph
+from grid_node.chain.metrics import ChainMetrics
+from grid_node.chain.proposals import Proposals
+from grid_node.chain.pylon import SUBTENSOR, PylonSettings
+from grid_node.chain.reads import ChainReads
+from grid_node.chain.weights import Weights
+from grid_node.chain.writes import ChainWrites
 from grid_node.clock import Clock
 from grid_node.compute.checks import Checks
 from grid_node.compute.client import ComputeProcesses
@@ -34,7 +45,6 @@ from grid_node.hosting.serving import Serving
 from grid_node.identity.epistula import Epistula
 from grid_node.identity.node_key import NodeKey
 from grid_node.identity.service import KeyService
-from grid_node.identity.standing import Metagraph
 from grid_node.jobs.queue import ErrandQueue, JobQueue
 from grid_node.jobs.scoring import ScoringJobs
 from grid_node.jobs.supervisor import Supervisor
@@ -111,6 +121,29 @@ class Running:
     cogs: CogWorkers
 
 
+@dataclass(frozen=True)
+class Chaining:
+    """A subnet of a chain: what is read of it, who may ask, and what is written."""
+
+    pylon: PylonSettings
+    backend: str
+    """`local` or `subtensor`."""
+    access: ChainAccess
+    link: ChainLink
+    reads: ChainReads
+    metagraph: ChainMetagraph
+    weights: Weights
+    writes: ChainWrites
+    proposals: Proposals
+    auto: AutoWeights
+    metrics: ChainMetrics
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is a chain to look after before anybody asks for it."""
+        return self.backend == SUBTENSOR or bool(self.pylon.identities)
+
+
 @dataclass
 class Services:
     """Everything a face may call."""
@@ -120,7 +153,7 @@ class Services:
     store: Store
     keys: KeyService
     limiter: Any
-    metagraph: Metagraph
+    metagraph: NodeMetagraph
     node_key: NodeKey
     streams: Streams
     bells: BellTower
@@ -144,6 +177,7 @@ class Services:
     hosting: Hosting
     predicting: Predicting
     running: Running
+    chain: Chaining
     draining: bool = False
 
     def check_key(self, key_id: str, scope: str) -> None:

@@ -264,6 +264,32 @@ class Settings:
     webhook_timeout_s: float = setting(10.0, "s", "longest wait for the receiver of a webhook")
     errand_threads: int = setting(4, "threads", "deliveries at a time; 0: no process for them", **_ZERO_OK)
 
+    # --- chain; the settings of Pylon itself are in grid_node/chain/pylon.py
+    chain_backend: str = setting("auto", "", "where the chain is", **_one_of("auto", "local", "subtensor"))
+    chain_netuid: int = setting(-1, "netuid", "subnet of the node's workers; -1: the first identity's, else 1",
+                                lambda n: -1 <= n <= 65535, "a netuid from 0 to 65535, or -1")  # fmt: skip
+    chain_allow_tokenless_open_access: bool = setting(False, "", "whether open access works without the token's header")
+    chain_session_seconds: float = setting(2592000.0, "s", "life of a session cookie")
+    chain_auth_failures_per_minute: int = setting(30, "failures", "wrong tokens an address may show in a minute")
+    chain_body_max_bytes: int = setting(MIB, "bytes", "largest body of a request to the chain's API")
+    chain_queue_max: int = setting(256, "calls", "calls that may wait for the chain's process")
+    chain_cache_max_bytes: int = setting(64 * MIB, "bytes", "answers of the chain that are kept ready")
+    chain_latest_max_lag_blocks: int = setting(1, "blocks", "how far `latest` may lag the head", **_ZERO_OK)
+    chain_latest_stale_seconds: float = setting(60.0, "s", "how long `latest` outlives the chain node", **_ZERO_OK)
+    chain_call_timeout_seconds: float = setting(30.0, "s", "longest wait for one answer of the chain node")
+    chain_submit_timeout_seconds: float = setting(120.0, "s", "longest wait for an extrinsic to be finalized")
+    chain_repeat_window_seconds: float = setting(120.0, "s", "how long a repeated commitment is the same", **_ZERO_OK)
+    chain_put_lookup_seconds: float = setting(2.0, "s", "longest look at the metagraph when weights are put")
+    chain_local_block_seconds: float = setting(12.0, "s", "time between two blocks of the ledger")
+    chain_local_bootstrap: bool = setting(True, "", "whether an empty ledger gets the identities' subnets")
+    chain_require_registration: bool = setting(True, "", "whether hotkeys must be registered or allowed")
+    chain_strong_workers: int = setting(100, "workers", "how many by incentive count as strong", **_ZERO_OK)
+    chain_standing_max_age_seconds: float = setting(1800.0, "s", "how long the last known metagraph counts")
+    chain_unknown_standing: str = setting("deny", "", "hotkeys while no metagraph is known", **_one_of("deny", "allow"))
+    chain_auto_weights: str = setting("", "identities", "whose weights follow the scores; comma separated or JSON list")
+    chain_score_window_epochs: int = setting(3, "epochs", "epochs whose scores count")
+    chain_score_min_results: int = setting(5, "results", "fewer results earn no weight")
+
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> "Settings":
         """Settings from `overrides`, then the environment, then `.env`, then the defaults.

@@ -16,7 +16,8 @@ from marshmallow import Schema, fields, validate
 from prometheus_client import Metric
 
 from app import create_app
-from events import publisher, v1
+from events import chain, publisher, v1
+from grid_node.chain import schemas as chain_schemas
 from grid_node.cli.start import flag
 from grid_node.errors import GridError, error_table
 from grid_node.generation import schemas
@@ -223,6 +224,18 @@ EVENTS: dict[str, dict[str, tuple[tuple[Taken, ...], str]]] = {
         ),
     },
     "/runner": {"health": ((HEALTH,), "nothing more")},
+    "/chain": {
+        "block": ((), "`number`, `hash`, `timestamp` of the newest block"),
+        "extrinsic": ((chain.ExtrinsicSchema,), "the extrinsic, decoded"),
+        "neurons": ((chain.NeuronsSchema,), "`block`, `neurons` by hotkey"),
+        "validators": ((chain.ValidatorsSchema,), "`block`, `validators`, most stake first"),
+        "commitments": ((chain.HotkeySchema,), "`block`, `commitments` by hotkey; with `hotkey` its own one"),
+        "certificates": ((chain.HotkeySchema,), "certificates by hotkey; with `hotkey` its own one"),
+        "weights_status": ((), "what became of the identity's newest weights"),
+        "set_weights": ((chain_schemas.WeightsRequest,), "`detail`, `count`, `job_id`, `dropped`"),
+        "set_commitment": ((chain_schemas.CommitmentRequest,), "`detail`, once it is final"),
+        "subscribe_heads": ((), "`detail`; pushes `head` from now on, the newest first"),
+    },
 }
 """What each event takes and answers. Which events there are is read from the server; a test compares the two."""
 
@@ -232,6 +245,8 @@ ACKS = {
     "\nthat HTTP answers, without `success`; errors are those below, with `success: false`.",
     "/v1": 'A socket connects with `{"key": "..."}` as its auth, a key with the scope `client`. Acks are the bodies'
     "\nthat HTTP answers; errors are those below, with `success: false` and the members of problems.",
+    "/chain": 'A socket connects with `{"token"}` (open access) or `{"identity", "token"}` as its auth. Acks and'
+    " refusals are the bodies that HTTP has below `/api/v1`; one that says when to come again has `retry_after` too.",
 }
 """What is said of all acks of a namespace."""
 
@@ -257,6 +272,7 @@ PUSHES = {
         " `status`, `json`, `ms`, and `code` where the agent itself refuses",
     ),
     "replaced": ("/runner", "the same agent came by another socket: this one ends"),
+    "head": ("/chain", "`number`, `hash`, `timestamp` of each new block, after `subscribe_heads`"),
     "prediction.event": ("/v1", "`id`, `event`, `data`, `offset`, as server-sent events have them"),
 }
 
@@ -426,6 +442,7 @@ def type_name(field: "fields.Field[Any]") -> str:
         fields.String: "text",
         fields.Nested: "object",
         fields.Dict: "object",
+        chain.BlockName: "whole number or text",
         fields.Raw: "binary or text",
     }
     return next((name for kind, name in names.items() if isinstance(field, kind)), "value")
@@ -538,14 +555,22 @@ def detail(node: ast.expr) -> str:
     return str(node.value) if isinstance(node, ast.Constant) else ""
 
 
+def _families(collector: Any) -> list[Metric]:
+    """What a collector tells of; those of the process and of Python say it only when they measure."""
+    of_ours = hasattr(collector, "_labelnames")
+    return list(collector.describe() if of_ours else collector.collect())
+
+
 def metric_rows(app: Flask) -> list[tuple[str, ...]]:
     registry = app.extensions["grid"].metrics.registry
-    collectors = {id(collector): collector for collector in registry._names_to_collectors.values()}
     rows = []
-    for collector in collectors.values():
-        family: Metric = next(iter(collector.describe()))
-        name = f"{family.name}_total" if family.type == "counter" else family.name
-        rows.append((code(name), family.type, ", ".join(collector._labelnames), family.documentation))
+    for collector in registry._collector_to_names:
+        for family in _families(collector):
+            name = f"{family.name}_total" if family.type == "counter" else family.name
+            labels = getattr(collector, "_labelnames", None) or sorted(
+                {name for s in family.samples for name in s.labels}
+            )
+            rows.append((code(name), family.type, ", ".join(labels), family.documentation))
     return sorted(rows)
 
 

@@ -82,9 +82,12 @@ class Stage:
                 raise Failed(f"no {what} within {within:.0f} s; see {self.folder}")
             time.sleep(0.2)
 
-    def get(self, path: str) -> str | None:
+    def get(self, path: str, token: str | None = None) -> str | None:
         """The body of a 200, otherwise None."""
-        with contextlib.suppress(OSError), urllib.request.urlopen(self.url + path, timeout=5) as answer:
+        asked = urllib.request.Request(self.url + path)
+        if token is not None:
+            asked.add_header("Authorization", f"Bearer {token}")
+        with contextlib.suppress(OSError), urllib.request.urlopen(asked, timeout=5) as answer:
             return str(answer.read().decode())
         return None
 

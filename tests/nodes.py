@@ -13,7 +13,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ START = 60.0
 """Seconds within which a node must answer on a busy machine."""
 ASYNC_MODE = os.environ.get("GRID_TEST_ASYNC_MODE", "eventlet")
 """The suite runs in both modes; `threading` is what the node falls back on when eventlet ends."""
+METRICS_TOKEN = "token-of-the-metrics"
+METRICS_HEADERS = {"Authorization": f"Bearer {METRICS_TOKEN}"}
 GENERATORS = {"text_to_3d": "procedural", "text": "text"}
 
 
@@ -36,16 +39,19 @@ class LiveNode:
     """A node on a free port with a data folder of its own and workers of a private grid.
 
     `settings` are settings of the node by name; `scoring_processes=0` leaves out the job process. With a
-    `database_url` its tables must be there.
+    `database_url` its tables must be there. `pylon` are environment variables of the chain.
     """
 
-    def __init__(self, folder: Path, data: Path | None = None, **settings: Any) -> None:
+    def __init__(
+        self, folder: Path, data: Path | None = None, *, pylon: Mapping[str, str] | None = None, **settings: Any
+    ) -> None:
         self.folder = folder
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / "node.log"
         self.data = data or folder / "data"
         self._settings = {"worker_api_keys": True, "async_mode": ASYNC_MODE, **settings}
+        self._pylon = {"PYLON_ENV_FILE": "", "PYLON_METRICS_TOKEN": METRICS_TOKEN, **(pylon or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._workers: dict[str, list[subprocess.Popen[bytes]]] = {}
         self._worker_key = ""
@@ -68,8 +74,8 @@ class LiveNode:
         """
         settings = {**self._settings, **settings}
         if not settings.get("database_url"):
-            return LiveNode(folder, self.data, **settings)
-        node = LiveNode(folder, **settings)
+            return LiveNode(folder, self.data, pylon=self._pylon, **settings)
+        node = LiveNode(folder, pylon=self._pylon, **settings)
         for name in ("node_hotkey", "node.secret"):
             shutil.copy(self.data / name, node.data / name)
         return node
@@ -134,9 +140,17 @@ class LiveNode:
     def log_text(self) -> str:
         return self.log.read_text(errors="replace")
 
+    def metrics(self) -> str:
+        """What `/metrics` tells who has its token."""
+        asked = urllib.request.Request(f"{self.url}/metrics", headers=METRICS_HEADERS)
+        with urllib.request.urlopen(asked, timeout=START) as answer:
+            text: str = answer.read().decode()
+            return text
+
     def _environment(self) -> dict[str, str]:
         settings = {"data_dir": self.data, "public_api_server_port": self.port, **self._settings}
         given = {f"GRID_{name.upper()}": _as_text(value) for name, value in settings.items()}
+        given |= self._pylon
         return {**_clean_environment(), **given, "GRID_DATA_DIR": str(self.data), "PYTHONUNBUFFERED": "1"}
 
     def _answers(self) -> bool:
@@ -253,7 +267,7 @@ def _as_text(value: Any) -> str:
 
 
 def _clean_environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("GRID_")}
+    return {name: value for name, value in os.environ.items() if not name.startswith(("GRID_", "PYLON_"))}
 
 
 def _end(processes: "list[subprocess.Popen[bytes]]") -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-NEEDED = re.compile(r"Redis|PostgreSQL|psycopg|Node|tuspy|tritonclient|no syft|Cog \d|replicate")
+NEEDED = re.compile(r"Redis|PostgreSQL|psycopg|Node|tuspy|tritonclient|no syft|Cog \d|replicate|Pylon client")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -10,6 +10,7 @@ import click
 import pytest
 from flask import Flask
 
+from grid_node.chain.pylon import PylonSettings, choose_backend
 from grid_node.errors import InvalidMessage, error_table
 from grid_node.predictions.messages import REQUIRED, Prediction, check_base
 from grid_node.predictions.rules import VERDICTS
@@ -169,6 +170,22 @@ def test_every_setting_in_the_deployment_files_exists() -> None:
 
     assert len(named) >= 5
     assert named - known == set()
+
+
+def test_every_setting_of_the_chain_is_in_its_guide() -> None:
+    guide = (ROOT / "docs" / "chain.md").read_text()
+    names = [env_name(field.name) for field in dataclasses.fields(Settings) if field.name.startswith("chain_")]
+
+    assert len(names) > 20
+    assert [name for name in names if f"`{name}`" not in guide] == []
+
+
+def test_the_example_of_pylons_variables_is_a_configuration() -> None:
+    example = PylonSettings.load({"PYLON_ENV_FILE": str(ROOT / "deploy" / "pylon.env.example")})
+
+    assert [(one.name, one.netuid) for one in example.identities] == [("sn1", 1)]
+    assert choose_backend(Settings.load({}), example)[0] == "subtensor"
+    assert example.notes == ()
 
 
 def test_every_test_that_is_said_to_hold_a_promise_exists() -> None:

@@ -1,7 +1,15 @@
-"""The command line: `flask datasets|games|keys|miners|models|predictions|runners|scorer|tasks` and `flask shell`."""
+"""The command line: `flask shell`, and a group for each part of the node, `flask chain` to `flask tasks`."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
 from flask import Flask
 
+from grid_node.cli.answers import fail
+from grid_node.cli.chain import chain_cli
+from grid_node.cli.chain_environ import drop_copies
 from grid_node.cli.datasets import datasets_cli
 from grid_node.cli.games import games_cli
 from grid_node.cli.keys import keys_cli
@@ -12,8 +20,10 @@ from grid_node.cli.runners import runners_cli
 from grid_node.cli.scorer import scorer_cli
 from grid_node.cli.shell import at_hand
 from grid_node.cli.tasks import tasks_cli
+from grid_node.settings import BadSetting
 
 GROUPS = (
+    chain_cli,
     datasets_cli,
     games_cli,
     keys_cli,
@@ -31,3 +41,15 @@ def register_commands(app: Flask) -> None:
     for group in GROUPS:
         app.cli.add_command(group)
     app.shell_context_processor(at_hand)
+
+
+@contextmanager
+def configuration() -> Iterator[None]:
+    """Around what makes the app: `flask` tells what is wrong with the settings, and ends with status 2."""
+    drop_copies(os.environ)
+    try:
+        yield
+    except BadSetting as error:
+        if click.get_current_context(silent=True) is None:
+            raise
+        raise fail(str(error), 2) from None

@@ -15,6 +15,7 @@ from flask_migrate import upgrade
 from sqlalchemy.exc import SQLAlchemyError
 
 import app as composition
+from grid_node.chain.pylon import PylonSettings, problems_with, refuse
 from grid_node.settings import BadSetting, Settings, env_name
 
 SECTIONS = ("public_api", "worker", "scoring", "websocket")
@@ -29,9 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     try:
         settings = configure(vars(options), os.environ)
+        check_chain(settings)
         migrate(settings)
     except (BadSetting, SQLAlchemyError) as error:
-        sys.stderr.write(f"grid-node: {error}\n")
+        for line in str(error).splitlines():
+            sys.stderr.write(f"grid-node: {line}\n")
         sys.exit(2)
     os.execve(sys.executable, command(), {**os.environ, **settings.environ()})
 
@@ -79,6 +82,12 @@ def cut_sync_interval(settings: Settings) -> Settings:
     variable = env_name("public_api_sync_api_keys_interval")
     sys.stderr.write(f"grid-node: {variable} is cut from {asked:g} s to {SYNC_MAX:g} s\n")
     return dataclasses.replace(settings, public_api_sync_api_keys_interval=SYNC_MAX)
+
+
+def check_chain(settings: Settings) -> None:
+    """Raises BadSetting with all that is wrong with the chain's settings, its hotkeys included. The processes that
+    serve do not read these."""
+    refuse(problems_with(settings, PylonSettings.load(settings=settings)))
 
 
 def migrate(settings: Settings) -> None:

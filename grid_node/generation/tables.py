@@ -18,6 +18,7 @@ _ABANDONED = text("abandoned_at IS NOT NULL AND finished_at IS NULL")
 _KEYED = text("idempotency_key IS NOT NULL")
 _LEASED = text("state = 'leased'")
 _SCORING = text("state = 'scoring'")
+_JUDGED = text("verdict_at IS NOT NULL")
 
 
 class Task(Base):
@@ -77,6 +78,7 @@ class Copy(Base):
         Index("ix_copies_leased", "worker", sqlite_where=_LEASED, postgresql_where=_LEASED),
         Index("ix_copies_expiry", "lease_expires_at", sqlite_where=_LEASED, postgresql_where=_LEASED),
         Index("ix_copies_scoring", "job_due_at", sqlite_where=_SCORING, postgresql_where=_SCORING),
+        Index("ix_copies_verdict", "verdict_at", sqlite_where=_JUDGED, postgresql_where=_JUDGED),
     )
 
     number: Mapped[int] = mapped_column(RowId, primary_key=True, autoincrement=True)

@@ -7,6 +7,8 @@ from flask_smorest import Api
 
 from grid_node.http.auth import register_auth
 from grid_node.http.bodies import leave_no_rest
+from grid_node.http.chain import register_chain
+from grid_node.http.chain_fast import ChainFirst
 from grid_node.http.connections import Connections
 from grid_node.http.datasets import DatasetRoutes
 from grid_node.http.documents import make_api
@@ -63,7 +65,9 @@ def register_routes(app: Flask, services: Services, server: Any) -> HttpFace:
     api.register_blueprint(ModelRoutes(services, doorkeeper, door.in_hand).blueprint())
     api.register_blueprint(V2Routes(services, door).blueprint())
     _register_runners(app, api, services, connections)
+    chain = register_chain(app, api, services)
     app.wsgi_app = InferFirst(app.wsgi_app, door, idle)  # type: ignore[method-assign]
+    app.wsgi_app = ChainFirst(app.wsgi_app, services, chain, idle)  # type: ignore[method-assign]
     app.register_blueprint(uploads.blueprint(doorkeeper))
     app.register_blueprint(models.blueprint())
     app.register_blueprint(SecureRoutes(services, doorkeeper).blueprint())

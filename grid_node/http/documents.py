@@ -51,7 +51,8 @@ class _Api(Api):
 
 
 def make_api(app: Flask) -> Api:
-    """The OpenAPI document at `/schema/openapi.json` and its page at `/schema/swagger`, served from here alone."""
+    """The OpenAPI document at `/schema/openapi.json`; its page at `/schema` and `/schema/swagger`, served from here
+    alone."""
     app.config.update(
         API_TITLE="Grid Node",
         API_VERSION="1",
@@ -71,6 +72,7 @@ def make_api(app: Flask) -> Api:
     signed = {"type": "apiKey", "in": "header", "name": "Epistula-Request-Signature"}
     api.spec.components.security_scheme("miner", signed)
     app.add_url_rule(f"{ASSETS}<path:name>", "swagger_assets", _asset)
+    app.add_url_rule("/schema", "schema", app.view_functions["api-docs.openapi_swagger_ui"])
     return api
 
 

@@ -9,6 +9,7 @@ from werkzeug.routing import RequestRedirect
 
 from grid_node import errors
 from grid_node.errors import GridError, InvalidMessage, MessageTooLarge, NotFound, UnsupportedMediaType
+from grid_node.http.chain_errors import as_refusal, tells_chain
 from grid_node.http.v1_problems import as_problem, tells_problems
 from grid_node.services import Services
 
@@ -29,6 +30,8 @@ def register_errors(app: Flask, services: Services) -> None:
     def answer(error: GridError) -> Response:
         services.metrics.errors.labels(error.code).inc()
         made = error_answer(error)
+        if tells_chain(request):
+            return as_refusal(made, error, request)
         return as_problem(made, error) if tells_problems(request) else made
 
     def refused(error: HTTPException) -> Response:

@@ -1,6 +1,6 @@
 """Routes of whoever runs the node: does it live, may it get traffic, and what does it measure.
 
-They ask for no key: they tell no task, no prompt and no key. A proxy keeps `/metrics` from the outside.
+They tell no task, no prompt and no key. The first two ask for none; `/metrics` asks for a token of its own.
 """
 
 import time
@@ -43,7 +43,8 @@ def operations_blueprint(services: Services) -> Blueprint:
 
     @blueprint.get("/metrics", strict_slashes=False)
     def metrics() -> Response:
-        """Every metric in Prometheus' text format."""
+        """Every metric in Prometheus' text format, for whoever has the token."""
+        services.chain.access.metrics(request.environ.get("HTTP_AUTHORIZATION"))
         fill_gauges(services, current_app.extensions["grid_node"])
         return Response(generate_latest(services.metrics.registry), content_type=CONTENT_TYPE_LATEST)
 
@@ -98,6 +99,9 @@ def fill_gauges(services: Services, node: Node) -> None:
     metrics.pulls.set(services.dispatcher.waiting)
     metrics.job_restarts.set(services.supervisor.restarts)
     metrics.runners.errand_restarts.set(services.running.errand_process.restarts)
+    chain = services.chain
+    head = chain.reads.head
+    chain.metrics.look(None if head is None else chain.reads.age(head), chain.link.restarts)
     compute = services.hosting.compute
     metrics.compute_restarts.set(compute.restarts)
     metrics.inferences.set(compute.in_hand)

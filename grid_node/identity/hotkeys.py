@@ -7,46 +7,34 @@ Verifying takes about 40 microseconds, less than handing it to another thread.
 
 import re
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
-from bittensor_wallet import Keypair
-
+from grid_node import ss58
 from grid_node.canonical import digest
 from grid_node.errors import BadSignature, InvalidHotkey, InvalidMessage
 
 _SIGNATURE = re.compile(r"0x[0-9a-fA-F]{128}")
-_SS58_LENGTH = 64
-"""No SS58 text of 32 bytes is longer."""
 
 
 def encode_hotkey(public_key: bytes) -> str:
     """SS58 with prefix 42 of 32 bytes."""
-    return str(_keypair(public_key).ss58_address)
+    return ss58.encode(public_key)
 
 
 def decode_hotkey(text: object) -> bytes:
     """The 32 bytes behind SS58 text with prefix 42 and no other. Raises InvalidHotkey."""
-    if not isinstance(text, str) or len(text) > _SS58_LENGTH:
+    if not isinstance(text, str):
         raise InvalidHotkey()
-    return _decoded(text)
-
-
-@lru_cache(maxsize=8192)
-def _decoded(text: str) -> bytes:
     try:
-        public_key = Keypair(ss58_address=text).public_key
-        if public_key is not None and encode_hotkey(public_key) == text:
-            return public_key
+        return ss58.decode(text)
     except ValueError:
-        pass
-    raise InvalidHotkey()
+        raise InvalidHotkey() from None
 
 
 def verify(public_key: bytes, data: bytes, signature: bytes) -> bool:
     """Whether the holder of the key signed exactly these bytes."""
     try:
-        return bool(_keypair(public_key).verify(bytes(data), bytes(signature)))
+        return bool(ss58.keypair(public_key).verify(bytes(data), bytes(signature)))
     except ValueError:
         return False
 
@@ -93,8 +81,3 @@ def check_result(public_key: bytes, signature: object, asset_sha256: str, task_i
     """Raises BadSignature unless the worker signed this asset for this task of this node."""
     if not verify(public_key, result_bytes(asset_sha256, task_id, node_hotkey), parse_signature(signature)):
         raise BadSignature()
-
-
-@lru_cache(maxsize=8192)
-def _keypair(public_key: bytes) -> Keypair:
-    return Keypair(public_key=public_key.hex())

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 LOOK_EVERY = 0.5
 PAUSE_MAX = 30.0
 """Longest pause, in seconds, before a process that keeps dying is started again."""
+REAP_MAX = 5.0
+"""Seconds that a killed process may take to be gone."""
 STEADY = 60.0
 """A process that lived so many seconds starts again at once."""
 
@@ -51,7 +53,9 @@ class _Child:
     def __init__(self, settings: Settings, module: str) -> None:
         self.owner = str(uuid.uuid4())
         self.started = time.monotonic()
-        environ = {**os.environ, **settings.environ(), "GRID_JOB_OWNER": self.owner}
+        # those of the chain are tokens, and what works on strangers' files has no use for them
+        inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith("PYLON_")}
+        environ = {**inherited, **settings.environ(), "GRID_JOB_OWNER": self.owner}
         environ.setdefault("NUMBA_CACHE_DIR", str(settings.data_dir.resolve() / "numba"))
         command = [sys.executable, "-m", module]
         self.process = subprocess.Popen(command, env=environ, stdin=subprocess.PIPE)
@@ -117,6 +121,7 @@ class Supervisor:
         for child in self._children.values():
             if child.process.poll() is None:
                 child.process.kill()
+                child.process.wait(REAP_MAX)
             ready_mark(self._settings, child.process.pid).unlink(missing_ok=True)
 
     def _loop(self) -> None:

@@ -97,6 +97,8 @@ class WireServer(socketio.Server):
         """By namespace, another limit than `limits.message_bytes`."""
         self.too_large: dict[str, type[MessageTooLarge]] = {}
         """By namespace, another error for it than MessageTooLarge itself."""
+        self.error_bodies: dict[str, ErrorBody] = {}
+        """By namespace, another form of what it refuses than `error_body`."""
         self._assemblies: dict[str, Assembly] = {}
         self._welcomes: dict[str, Callable[[str], None]] = {}
         self.listeners: dict[str, Callable[[str], None]] = {}
@@ -215,7 +217,7 @@ class WireServer(socketio.Server):
         """Answer a message that never became an event; without an ack id nobody hears it, so it is a strike."""
         if head.ack_id is None:
             raise ProtocolViolation(str(fault))
-        self._send_ack(eio_sid, head.namespace, head.ack_id, self.error_body(fault))
+        self._send_ack(eio_sid, head.namespace, head.ack_id, self._body(head.namespace, fault))
         session = self.eio.sockets.get(eio_sid)
         if session is not None:
             session.strike(str(fault))
@@ -226,13 +228,14 @@ class WireServer(socketio.Server):
         if route is None:
             route = routes.get(FALLBACK, UNKNOWN)
         if not route.waits:
-            self._acknowledge(eio_sid, head, self._answer(route, sid, name, arguments))
+            self._acknowledge(eio_sid, head, self._answer(head.namespace, route, sid, name, arguments))
             return
         session = self.eio.sockets.get(eio_sid)
         if session is None:  # a test client without a transport: answered in turn
-            self._acknowledge(eio_sid, head, self._answer(route, sid, name, arguments))
+            self._acknowledge(eio_sid, head, self._answer(head.namespace, route, sid, name, arguments))
         elif session.in_flight >= self.limits.in_flight:
-            self._acknowledge(eio_sid, head, self.error_body(TooManyInFlight(limit=self.limits.in_flight)))
+            busy = TooManyInFlight(limit=self.limits.in_flight)
+            self._acknowledge(eio_sid, head, self._body(head.namespace, busy))
         else:
             session.in_flight += 1
             self.start_background_task(self._answer_later, session, head, route, sid, name, arguments)
@@ -241,11 +244,11 @@ class WireServer(socketio.Server):
         self, session: WireSocket, head: Head, route: Route, sid: str, name: str, arguments: list[Any]
     ) -> None:
         try:
-            self._acknowledge(session.sid, head, self._answer(route, sid, name, arguments))
+            self._acknowledge(session.sid, head, self._answer(head.namespace, route, sid, name, arguments))
         finally:
             session.in_flight -= 1
 
-    def _answer(self, route: Route, sid: str, name: str, arguments: list[Any]) -> Any:
+    def _answer(self, namespace: str, route: Route, sid: str, name: str, arguments: list[Any]) -> Any:
         """What the handler returns, or the body of what it raises: the boundary of every event."""
         started = time.perf_counter()
         try:
@@ -253,7 +256,7 @@ class WireServer(socketio.Server):
             if answer is None:
                 answer = {"success": True}
         except Exception as error:  # noqa: BLE001 the boundary: error_body logs what is ours
-            answer = self.error_body(error)
+            answer = self._body(namespace, error)
         if self.observe is not None:
             self.observe(route.name, time.perf_counter() - started)
         return answer
@@ -269,7 +272,7 @@ class WireServer(socketio.Server):
         try:
             text = ack_text(namespace, ack_id, answer)
         except ValueError as error:
-            text = ack_text(namespace, ack_id, self.error_body(error))
+            text = ack_text(namespace, ack_id, self._body(namespace, error))
         session = self.eio.sockets.get(eio_sid)
         if text is not None and session is not None:
             session.send_text(text)
@@ -282,7 +285,7 @@ class WireServer(socketio.Server):
         try:
             auth = strict_json.loads(head.body, self.limits.depth) if head.body else None
         except strict_json.InvalidJSON as error:
-            self._refuse_join(eio_sid, head.namespace, self._refusal(InvalidJson(reason=str(error))))
+            self._refuse_join(eio_sid, head.namespace, self._refusal(head.namespace, InvalidJson(reason=str(error))))
             return
         environ = self.environ.get(eio_sid)
         sid = self.manager.pre_connect(eio_sid, head.namespace) if self._serves(head.namespace) else None
@@ -308,12 +311,15 @@ class WireServer(socketio.Server):
         except Refused as refused:
             return refused.error_args
         except Exception as error:  # noqa: BLE001 the boundary: error_body logs what is ours
-            return self._refusal(error)
+            return self._refusal(namespace, error)
 
-    def _refusal(self, error: Exception) -> dict[str, Any]:
+    def _refusal(self, namespace: str, error: Exception) -> dict[str, Any]:
         """What Socket.IO clients hand to `connect_error`."""
-        body = self.error_body(error)
-        return {"message": body.get("error", ""), "data": body}
+        body = self._body(namespace, error)
+        return {"message": body.get("error") or body.get("detail", ""), "data": body}
+
+    def _body(self, namespace: str, error: Exception) -> dict[str, Any]:
+        return self.error_bodies.get(namespace, self.error_body)(error)
 
     def _let_in(self, eio_sid: str, sid: str, namespace: str) -> None:
         self._send_packet(eio_sid, WirePacket(CONNECT, data={"sid": sid}, namespace=namespace))

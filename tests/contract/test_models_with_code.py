@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from tests import crafted, torch_models
 from tests.contract.test_two_model_faces import Faces, assert_same, unique
-from tests.nodes import LiveNode, running_node, until
+from tests.nodes import METRICS_HEADERS, LiveNode, running_node, until
 from tests.syft_files import IS_THERE, PYTHON
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -188,7 +188,7 @@ def test_after_sigkill_there_is_a_result_or_a_503_and_the_next_request_works(
 
 def in_hand(faces: Faces) -> float:
     """Inferences that the node has not answered."""
-    lines = faces.http.get("/metrics").text.splitlines()
+    lines = faces.http.get("/metrics", headers=METRICS_HEADERS).text.splitlines()
     return next(float(line.split()[1]) for line in lines if line.startswith("grid_inferences_in_hand "))
 
 

@@ -183,7 +183,7 @@ def test_no_key_and_no_prompt_reaches_the_log(node: LiveNode) -> None:
     assert "Listening at" in log
     for secret in (good, bad, prompt):
         assert secret not in log
-        assert secret not in httpx.get(node.url + "/metrics").text
+        assert secret not in node.metrics()
 
 
 def test_every_line_of_the_log_is_json(node: LiveNode) -> None:
@@ -250,7 +250,7 @@ def ready(node: LiveNode) -> bool:
 
 def gauge(node: LiveNode, name: str, **labels: str) -> float:
     """The value of one sample of `/metrics`; 0 when it is not there."""
-    for line in httpx.get(node.url + "/metrics").text.splitlines():
+    for line in node.metrics().splitlines():
         found = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line)
         if found and found[1] == name and dict(re.findall(r'(\w+)="([^"]*)"', found[2] or "")) == labels:
             return float(found[3])

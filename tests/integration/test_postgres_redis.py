@@ -78,8 +78,7 @@ def ask(url, key, path="/tasks", body=None):
 
 
 def hub_gap(node):
-    with urllib.request.urlopen(f"{node.url}/metrics", timeout=20) as answer:
-        found = re.search(r"^grid_hub_gap_max_seconds (\S+)$", answer.read().decode(), re.MULTILINE)
+    found = re.search(r"^grid_hub_gap_max_seconds (\S+)$", node.metrics(), re.MULTILINE)
     return float(found[1])
 
 

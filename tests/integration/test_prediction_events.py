@@ -613,7 +613,7 @@ def test_metrics_and_log_lines_tell_of_the_miners(node, raw):
 
 
 def _metrics(node):
-    return httpx.get(f"{node.url}/metrics").text
+    return node.metrics()
 
 
 def test_a_node_that_ends_says_so_after_what_it_took_was_answered(tmp_path, raw):

@@ -93,6 +93,6 @@ def test_a_reader_that_left_is_forgotten(client):
 
 
 def open_streams(client: Any) -> int:
-    lines = client.http.get("/metrics").text.splitlines()
+    lines = client.node.metrics().splitlines()
     found = [line for line in lines if line.startswith('grid_connections{face="sse"}')]
     return int(float(found[0].split()[1])) if found else 0

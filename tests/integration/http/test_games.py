@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.miners import SignedHttp, allow, game, new_keypair, public_key, put_games, rows
-from tests.nodes import LiveNode, running_node, until
+from tests.nodes import METRICS_HEADERS, LiveNode, running_node, until
 
 RESUME_MAX = 4
 
@@ -331,7 +331,7 @@ def waiting(miner: SignedHttp, epoch: str, seq: int) -> httpx.Response:
 
 def until_waiting(admin: httpx.Client, count: int) -> None:
     """Returns once so many requests wait."""
-    until(lambda: f'grid_connections{{face="poll"}} {count}.0' in admin.get("/metrics").text)
+    until(lambda: f'grid_connections{{face="poll"}} {count}.0' in admin.get("/metrics", headers=METRICS_HEADERS).text)
 
 
 def test_updates_come_in_order_and_in_pages(miner, admin, game_id):

@@ -456,8 +456,9 @@ OPEN = {
     "/v2/health/ready",
     "/pc/client-api/files/1",
 }
-DOCUMENTS = ("/schema/", "/static/", "/ws/generate")
-"""Texts that are the same for everybody, and the door that asks for its key behind the upgrade."""
+ELSEWHERE = ("/schema", "/static/", "/ws/generate", "/api/v1/")
+"""Texts that are the same for everybody, the door that asks for its key behind the upgrade, and the chain, which API
+keys do not open."""
 NAMED = {path: {"model_id": "m"} for path in ("/get_model", "/is_model_copy_allowed")}
 
 
@@ -480,7 +481,7 @@ def http_rules() -> set[tuple[str, str]]:
             for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
         }
     assert {path for _, path in rules} >= OPEN
-    return {rule for rule in rules if rule[1] not in OPEN and not rule[1].startswith(DOCUMENTS)}
+    return {rule for rule in rules if rule[1] not in OPEN and not rule[1].startswith(ELSEWHERE)}
 
 
 def test_a_closed_node_is_open_to_a_key(closed_node):

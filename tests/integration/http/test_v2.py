@@ -11,6 +11,7 @@ import zlib
 import pytest
 
 from app import create_app
+from grid_node.chain.pylon import PylonSettings
 from grid_node.clock import SystemClock
 from grid_node.errors import InferenceTimeout
 from grid_node.hosting import rows
@@ -19,7 +20,7 @@ from grid_node.identity.service import NewKey
 from grid_node.settings import Settings
 from models_store.tensors import Signature
 from tests.doubling import TWO, Doubling
-from tests.nodes import empty_database
+from tests.nodes import METRICS_HEADERS, METRICS_TOKEN, empty_database
 
 ONE = Signature((TWO.inputs[0],), (TWO.outputs[0],))
 BODY = {"inputs": [{"name": "a", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]}
@@ -33,7 +34,9 @@ class House:
     def __init__(self, folder, **settings):
         shutil.copy(empty_database(), folder / "grid.db")
         made = Settings.load({}, data_dir=folder, infer_max_bytes=LIMIT, scoring_processes=0, **settings)
-        self.app = create_app(made, clock=SystemClock())
+        self.app = create_app(
+            made, clock=SystemClock(), pylon=PylonSettings.load({"PYLON_METRICS_TOKEN": METRICS_TOKEN})
+        )
         self.services = self.app.extensions["grid"]
         self.compute = Doubling(signature=ONE)
         self.services.hosting.inference._compute = self.compute
@@ -254,7 +257,7 @@ def test_only_so_many_bytes_are_in_hand(house, monkeypatch):
 def test_requests_are_measured_under_one_name(house):
     house.post()
     house.post("/v2/models/none/infer")
-    text = house.get("/metrics").text
+    text = house.get("/metrics", headers=METRICS_HEADERS).text
     assert 'grid_http_seconds_count{route="/v2/models/<name>/infer",status="200"}' in text
     assert 'grid_http_seconds_count{route="/v2/models/<name>/infer",status="404"}' in text
     assert 'grid_errors_total{code="model_not_found"}' in text

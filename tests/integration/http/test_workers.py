@@ -217,7 +217,7 @@ def test_the_window_of_a_client_is_no_matter_of_a_worker(worker):
 
 
 def pulls_waiting(client: Any) -> int:
-    lines = client.http.get("/metrics").text.splitlines()
+    lines = client.node.metrics().splitlines()
     return next(int(float(line.split()[1])) for line in lines if line.startswith("grid_pulls_waiting "))
 
 
