@@ -36,6 +36,7 @@ WINDOWS = {"1 in flight": 1, "8 in flight": 8}
 CORES = range(os.cpu_count() or 1)
 CELERY_VERSION = "5.7.*"
 REDIS_DB = 10
+METRICS_TOKEN = "benchmark"
 NAMES = {
     "node": "grid node, one core + load on the other",
     "node-free": "grid node, not pinned",
@@ -109,6 +110,7 @@ def node_running() -> Iterator[Node]:
         "GRID_WORKER_API_KEYS": "true",
         "GRID_SCORING_PROCESSES": "1",
         "GRID_LOG_LEVEL": "error",
+        "PYLON_METRICS_TOKEN": METRICS_TOKEN,
         "PYTHONWARNINGS": "ignore",
     }
     output_of(sys.executable, "-m", "flask", "--app", "app", "db", "upgrade", "-d", "migrations", **settings)

@@ -18,7 +18,7 @@ import urllib.request
 
 import measure
 import socketio
-from dispatch import Node, node_running
+from dispatch import METRICS_TOKEN, Node, node_running
 from grid_client.delivery import Output
 from grid_client.generation import GenerationClient
 from grid_client.procedural import build
@@ -31,7 +31,9 @@ PROMPTS = ("a red donut", "a wooden table", "a green tree", "a snowman", "a blue
 
 def hub_gap(node: Node) -> float:
     """Seconds."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{node.port}/metrics", timeout=30) as answer:
+    asked = urllib.request.Request(f"http://127.0.0.1:{node.port}/metrics")
+    asked.add_header("Authorization", f"Bearer {METRICS_TOKEN}")
+    with urllib.request.urlopen(asked, timeout=30) as answer:
         found = GAP.search(answer.read().decode())
     assert found is not None
     return float(found[1])

@@ -98,10 +98,10 @@ def _content_length(head: bytes) -> int:
     return int(lowered[at + 17 : end if end > 0 else len(lowered)])
 
 
-def run(port: int, requests: Sequence[bytes], connections: int, seconds: float) -> Load:
-    """Send `requests` over and over for `seconds`. Raises BadAnswer, TimeoutError."""
+def run(port: int, requests: Sequence[bytes], connections: int, seconds: float, load: Load | None = None) -> Load:
+    """Send `requests` over and over for `seconds`. Raises BadAnswer, TimeoutError. `load` takes the answers."""
     ends = time.perf_counter() + seconds
-    return _run(port, requests, connections, lambda _sent, now: now < ends)
+    return _run(port, requests, connections, lambda _sent, now: now < ends, load)
 
 
 def run_while(port: int, requests: Sequence[bytes], connections: int, going: Callable[[], bool]) -> Load:
@@ -119,7 +119,7 @@ More = Callable[[int, float], bool]
 """Whether another request goes out, by how many were sent and the time."""
 
 
-def _run(port: int, requests: Sequence[bytes], connections: int, more: More) -> Load:
+def _run(port: int, requests: Sequence[bytes], connections: int, more: More, load: Load | None = None) -> Load:
     peers = [_Connection(port) for _ in range(connections)]
     poll = select.epoll()
     by_fd = {peer.sock.fileno(): peer for peer in peers}
@@ -128,7 +128,7 @@ def _run(port: int, requests: Sequence[bytes], connections: int, more: More) -> 
     gc.collect()
     gc.disable()  # a pause of ours would count as one of the server
     try:
-        return _loop(poll, by_fd, requests, more)
+        return _loop(poll, by_fd, requests, more, load or Load())
     finally:
         gc.enable()
         poll.close()
@@ -136,8 +136,8 @@ def _run(port: int, requests: Sequence[bytes], connections: int, more: More) -> 
             peer.sock.close()
 
 
-def _loop(poll: select.epoll, by_fd: dict[int, _Connection], requests: Sequence[bytes], more: More) -> Load:
-    load, clock, total = Load(), time.perf_counter, len(requests)
+def _loop(poll: select.epoll, by_fd: dict[int, _Connection], requests: Sequence[bytes], more: More, load: Load) -> Load:
+    clock, total = time.perf_counter, len(requests)
     began = last = clock()
     for sent, peer in enumerate(by_fd.values()):
         peer.send(sent % total, requests[sent % total])
